@@ -1,0 +1,1 @@
+"""panoptube: video panoptic segmentation. Every pixel labelled, every segment followed."""

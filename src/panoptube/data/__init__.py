@@ -1,0 +1,1 @@
+"""Clips and pairs: one reader per dataset, all returning the same Clip."""

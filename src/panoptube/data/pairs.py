@@ -1,0 +1,242 @@
+"""Pairs of frames: what a training step gets, and how they are drawn from clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from panoptube.config import DataConfig
+from panoptube.data.cityscapes_vps import CITYSCAPES
+from panoptube.data.clip import Clip
+from panoptube.data.labelled_video import read_labelled_videos
+from panoptube.data.transforms import Geometry, Photometric, normalize
+from panoptube.errors import UserError
+from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
+
+FIRST_TRAINING_SEED = 1_000_000
+"""Streets with seeds below this are never trained on: they are for validation and tests."""
+STREETS_AT_ONCE = 8
+"""Streets that a stretch of consecutive pairs draws from; setting up a street costs more than a frame of it."""
+PAIRS_PER_STREET = 8
+"""Pairs drawn from a street, on average, before it is replaced."""
+STREET_FRAMES = 30
+"""Length of a training street."""
+MIN_PIXELS = 4
+"""A thing with fewer pixels left in the crop has no box."""
+MAX_DRAWS = 100
+"""Draws in a row without things in both frames after which the data is called wrong."""
+
+
+@dataclass(frozen=True)
+class FrameTargets:
+    """Truth of one frame as the network's losses want it.
+
+    N: things with at least one pixel, in a fixed order. H, W: size of the frame.
+
+    Attributes:
+        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels, inclusive ends (dossier 0.4).
+        labels: (N,) int64, 1 .. number of thing classes; 0 is background.
+        masks: (N, H, W) uint8, 0 or 1.
+        track_ids: (N,) int64, > 0, the same object has the same id in both frames of a pair.
+        semantic: (H, W) int64, class or 255.
+
+    Raises:
+        ValueError: shapes don't agree.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor
+    track_ids: Tensor
+    semantic: Tensor
+
+    def __post_init__(self) -> None:
+        n, size = len(self.boxes), tuple(self.semantic.shape)
+        wanted = {"boxes": (n, 4), "labels": (n,), "masks": (n, *size), "track_ids": (n,)}
+        for name, shape in wanted.items():
+            got = tuple(getattr(self, name).shape)
+            if got != shape:
+                raise ValueError(f"{name} must be {shape}, got {got}")
+
+    def to(self, device: torch.device) -> FrameTargets:
+        """The same on `device`."""
+        return FrameTargets(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class FramePair:
+    """B pairs of frames (target, reference) of equal size.
+
+    Attributes:
+        images: (B, 2, 3, H, W) float32, RGB, normalised (dossier 2.1); [:, 0] target, [:, 1] reference.
+        targets: per pair, truth of the target and of the reference frame.
+        gaps: (B,) int64, frames from target to reference.
+        flow: (B, 2, H, W) float32 pixels from target to reference, x first, or None.
+
+    Raises:
+        ValueError: shapes don't agree.
+    """
+
+    images: Tensor
+    targets: tuple[tuple[FrameTargets, FrameTargets], ...]
+    gaps: Tensor
+    flow: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 5 or self.images.shape[1:3] != (2, 3):
+            raise ValueError(f"images must be (B, 2, 3, H, W), got {tuple(self.images.shape)}")
+        batch, size = len(self.images), tuple(self.images.shape[-2:])
+        if len(self.targets) != batch or tuple(self.gaps.shape) != (batch,):
+            raise ValueError(f"{batch} pairs of images, {len(self.targets)} of targets, gaps {tuple(self.gaps.shape)}")
+        for pair in self.targets:
+            for frame in pair:
+                if tuple(frame.semantic.shape) != size:
+                    raise ValueError(f"images are {size}, a semantic map is {tuple(frame.semantic.shape)}")
+        if self.flow is not None and tuple(self.flow.shape) != (batch, 2, *size):
+            raise ValueError(f"flow must be {(batch, 2, *size)}, got {tuple(self.flow.shape)}")
+
+    def to(self, device: torch.device) -> FramePair:
+        """The same on `device`."""
+        targets = tuple((a.to(device), b.to(device)) for a, b in self.targets)
+        flow = None if self.flow is None else self.flow.to(device)
+        return FramePair(self.images.to(device), targets, self.gaps.to(device), flow)
+
+
+def frame_targets(truth: PanopticFrame, taxonomy: Taxonomy) -> FrameTargets:
+    """A frame's truth as targets: one box, label, mask and track id per thing segment, by class, then id.
+
+    Crowd (a thing class with id 0) and things of fewer than `MIN_PIXELS` pixels keep their class in the semantic map,
+    which is true, and have no box; in the panoptic target such pixels are void (dossier 6.1).
+    """
+    thing = (truth.instance > 0) & (truth.semantic >= taxonomy.num_stuff) & (truth.semantic != VOID)
+    keys = truth.semantic[thing].astype(np.int64) << 32 | truth.instance[thing]
+    found, areas = np.unique(keys, return_counts=True)
+    found = found[areas >= MIN_PIXELS]
+    classes, ids = found >> 32, found & 0xFFFFFFFF
+    masks = np.zeros((len(found), *truth.size), bool)
+    boxes = np.zeros((len(found), 4), np.float32)
+    for mask, box, label, track in zip(masks, boxes, classes, ids):
+        np.logical_and(truth.instance == track, truth.semantic == label, out=mask)
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box[:] = xs[0], ys[0], xs[-1], ys[-1]
+    return FrameTargets(
+        boxes=torch.from_numpy(boxes),
+        labels=torch.from_numpy(classes - taxonomy.num_stuff + 1),
+        masks=torch.from_numpy(masks.view(np.uint8)),
+        track_ids=torch.from_numpy(ids),
+        semantic=torch.from_numpy(truth.semantic.astype(np.int64)),
+    )
+
+
+def draw_pair(clip: Clip, t: int, gap: int, rng: np.random.Generator, config: DataConfig) -> FramePair:
+    """Frames t and t + gap with one random resize, crop and flip for both (dossier 10.1, 10.2).
+
+    Colours change alike in both frames but for a tenth of `config.jitter`. Boxes are those of the masks that are left
+    in the crop.
+
+    Args:
+        clip: has truth for both frames.
+        t: target frame.
+        gap: frames from target to reference.
+        rng: where all draws come from.
+        config: its size, fit, scale and jitter are used.
+
+    Returns:
+        A batch of one.
+
+    Raises:
+        ValueError: a frame has no truth.
+    """
+    geometry = Geometry.draw(rng, clip.size, config.size, config.scale, config.fit)
+    colors = Photometric.draw(rng, config.jitter)
+    images: list[NDArray[np.float32]] = []
+    targets: list[FrameTargets] = []
+    for frame in (t, t + gap):
+        truth = clip.truth(frame)
+        if truth is None:
+            raise ValueError(f"clip {clip.name!r} has no truth for frame {frame}")
+        image = colors.then(rng, config.jitter / 10)(geometry.image(clip.image(frame)))
+        images.append(normalize(image, config.size))
+        cropped = PanopticFrame(geometry.labels(truth.semantic, VOID), geometry.labels(truth.instance, 0))
+        targets.append(frame_targets(cropped, clip.taxonomy))
+    return FramePair(torch.from_numpy(np.stack(images))[None], ((targets[0], targets[1]),), torch.tensor([gap]))
+
+
+def collate(pairs: Sequence[FramePair]) -> FramePair:
+    """Batches of equal image size as one batch; flow only where all have it."""
+    flows = [pair.flow for pair in pairs if pair.flow is not None]
+    return FramePair(
+        images=torch.cat([pair.images for pair in pairs]),
+        targets=tuple(targets for pair in pairs for targets in pair.targets),
+        gaps=torch.cat([pair.gaps for pair in pairs]),
+        flow=torch.cat(flows) if len(flows) == len(pairs) else None,
+    )
+
+
+class PairDataset(torch.utils.data.Dataset[FramePair]):
+    """An endless sequence of training pairs; pair i depends on the configuration, the seed and i alone.
+
+    So a run that goes on after a stop needs to know nothing but how many pairs it has had, and any number of
+    processes can share the sequence out. A pair without things in one of its frames is drawn again (dossier 10.1).
+
+    Streets: 64 consecutive pairs draw from the same 8 streets, then come 8 new ones. Videos: a clip is drawn in proportion
+    to the square root of its labelled frames, so that long clips of one scene don't drown the others.
+
+    Args:
+        config: what is drawn.
+        seed: of the run.
+        taxonomy: of the labelled videos.
+
+    Raises:
+        UserError: nothing to draw from, or the labelled videos can't be opened.
+    """
+
+    def __init__(self, config: DataConfig, seed: int, taxonomy: Taxonomy = CITYSCAPES) -> None:
+        if config.streets + config.videos == 0:
+            raise UserError("data.streets and data.videos are both 0; one must be above 0")
+        if config.videos > 0 and config.root is None:
+            raise UserError("data.videos is above 0 but data.root is not set; give the folder of labelled videos")
+        self.config, self.seed = config, seed
+        self.clips: list[Clip] = []
+        if config.videos > 0 and config.root is not None:
+            self.clips = read_labelled_videos(config.root, "train", taxonomy)
+
+    def __getitem__(self, index: int) -> FramePair:
+        rng = np.random.default_rng((self.seed, index))
+        for _ in range(MAX_DRAWS):
+            clip = self._draw_clip(index, rng)
+            t, gap = int(rng.choice(clip.labelled)), int(rng.choice(self.config.gaps))
+            if t + gap not in clip.labelled:
+                gap = -gap
+            if t + gap not in clip.labelled:
+                continue
+            pair = draw_pair(clip, t, gap, rng, self.config)
+            if all(len(frame.labels) for frame in pair.targets[0]):
+                return pair
+        raise UserError(
+            f"{MAX_DRAWS} pairs in a row had a frame without things; check data.gaps {self.config.gaps} and the labels"
+        )
+
+    def _draw_clip(self, index: int, rng: np.random.Generator) -> Clip:
+        videos = self.config.videos / (self.config.streets + self.config.videos)
+        if rng.random() < videos:
+            weights = np.sqrt([len(clip.labelled) for clip in self.clips])
+            return self.clips[int(rng.choice(len(self.clips), p=weights / weights.sum()))]
+        stretch = index // (STREETS_AT_ONCE * PAIRS_PER_STREET)
+        number = stretch * STREETS_AT_ONCE + int(rng.integers(STREETS_AT_ONCE))
+        return _training_street(self.seed, number, self.config.size, self.config.difficulty)
+
+
+@lru_cache(maxsize=STREETS_AT_ONCE)
+def _training_street(seed: int, number: int, size: tuple[int, int], difficulty: tuple[float, float]) -> Clip:
+    from panoptube.data.streets import street_clip  # not needed where FramePair is all that is wanted
+
+    rng = np.random.default_rng((seed, number))
+    street = FIRST_TRAINING_SEED + int(rng.integers(2**31))
+    return street_clip(street, frames=STREET_FRAMES, size=size, difficulty=float(rng.uniform(*difficulty)))

@@ -1,0 +1,1 @@
+"""Scores from counts: NumPy integers in, small typed results out. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Frame -> tensors: weights only, nothing about a video."""

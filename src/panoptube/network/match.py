@@ -1,0 +1,37 @@
+"""Match head: which object of the reference a detection is (dossier section 7)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from panoptube.network.roi import BOX_SIZE
+
+
+class MatchHead(nn.Module):
+    """Two fully connected layers, the same for both frames (dossier 7.1)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels * BOX_SIZE**2, width)
+        self.fc2 = nn.Linear(width, width)
+        for layer in (self.fc1, self.fc2):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(R, C, 7, 7) -> (R, D) embeddings."""
+        return self.fc2(F.relu(self.fc1(features.flatten(1))))  # type: ignore[no-any-return]
+
+
+def match_logits(embeddings: Tensor, reference: Tensor) -> Tensor:
+    """(R, D), (M, D) -> (R, M + 1): the constant 0 for "new object", then the inner products (dossier 7.1)."""
+    return F.pad(embeddings @ reference.T, (1, 0))
+
+
+def match_targets(track_ids: Tensor, reference_ids: Tensor) -> Tensor:
+    """(G,), (M,) int64 -> (G,) int64: 1 + position of the same id in the reference, 0 where it isn't there (dossier 7.2)."""
+    same = track_ids[:, None] == reference_ids[None]
+    found = torch.where(same.any(1), same.float().argmax(1) + 1 if len(reference_ids) else 0, 0)
+    return found.long()

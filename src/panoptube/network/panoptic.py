@@ -1,0 +1,142 @@
+"""Panoptic head: one channel per stuff class and per instance (dossier section 6). It has no weights.
+
+H, W: size of the map that is made: the input in prediction, a quarter of it in training. k: instances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from panoptube.panoptic.frame import VOID
+
+OUTSIDE = -1e4
+"""Logit of an instance outside its box: it can't win there, and differences stay finite."""
+
+OVERLAP = 0.3
+"""Share of a mask that better masks of its class may cover before it is dropped (dossier 6.2)."""
+
+
+def paste(mask: Tensor, box: Sequence[float], size: tuple[int, int], outside: float) -> Tensor:
+    """(28, 28) logits -> (H, W): resized to the box cut to integers, `outside` elsewhere (Mask_i of dossier 6)."""
+    x1, y1, x2, y2 = (int(v) for v in box)
+    height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
+    resized = F.interpolate(mask[None, None], size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+    return _place(resized, x1, y1, size, outside)
+
+
+def _place(window: Tensor, x1: int, y1: int, size: tuple[int, int], outside: float) -> Tensor:
+    """Puts a window with its corner at (x1, y1) >= 0 into a map of `size`, cutting off what leaves it."""
+    window = window[: max(size[0] - y1, 0), : max(size[1] - x1, 0)]
+    height, width = window.shape
+    return F.pad(window, (x1, size[1] - x1 - width, y1, size[0] - y1 - height), value=outside)
+
+
+def instance_logits(
+    semantic: Tensor, masks: Sequence[Tensor], boxes: Tensor, labels: Tensor, num_stuff: int, legacy: bool
+) -> Tensor:
+    """Semantic logits of each instance's class, inside its box, plus its mask logits (dossier 6).
+
+    Args:
+        semantic: (C, H, W) logits, stuff first.
+        masks: k tensors (28, 28).
+        boxes: (k, 4), at the scale of (H, W).
+        labels: (k,) int64, 1..K.
+        num_stuff: stuff classes.
+        legacy: both terms are 0 outside the box, so that an instance can win pixels anywhere, and the semantic
+            term's box is rounded at its far end.
+
+    Returns:
+        (k, H, W).
+    """
+    size = (semantic.shape[1], semantic.shape[2])
+    channels = []
+    for mask, box, label in zip(masks, boxes.tolist(), labels.tolist()):
+        if not legacy:
+            x1, y1, x2, y2 = (int(v) for v in box)
+            pasted = paste(mask, box, size, OUTSIDE)
+            window = semantic[num_stuff + label - 1, y1 : max(y2, y1) + 1, x1 : max(x2, x1) + 1]
+            channels.append(pasted + _place(window, x1, y1, size, 0.0))
+        elif label == 0:  # the dummy detection
+            channels.append(semantic.new_zeros(size))
+        else:
+            window = semantic[num_stuff + label - 1][
+                int(box[1]) : round(box[3]) + 1, int(box[0]) : round(box[2]) + 1
+            ]
+            channels.append(_place(window, int(box[0]), int(box[1]), size, 0.0) + paste(mask, box, size, 0.0))
+    return torch.stack(channels) if channels else semantic.new_zeros(0, *size)
+
+
+@torch.no_grad()
+def prune(
+    masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, size: tuple[int, int], legacy: bool
+) -> tuple[Tensor, bool]:
+    """Drops instances that better ones of their class cover, or that are empty (dossier 6.2).
+
+    Args:
+        masks: (n, 28, 28) logits.
+        boxes: (n, 4).
+        labels: (n,) int64.
+        scores: (n,).
+        size: H, W.
+        legacy: where everything is dropped, the first comes back, with an empty mask.
+
+    Returns:
+        (k,) int64 indices of the kept, by falling score; and whether the only one has an empty mask (legacy).
+    """
+    claimed: dict[int, Tensor] = {}
+    kept: list[int] = []
+    order = scores.argsort(descending=True, stable=True).tolist()
+    rows, classes = boxes.tolist(), labels.tolist()
+    for i in order:
+        x1, y1, x2, y2 = (int(v) for v in rows[i])
+        height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
+        logits = F.interpolate(masks[i][None, None], size=(height, width), mode="bilinear", align_corners=False)
+        mask = (logits[0, 0] > 0)[: max(size[0] - y1, 0), : max(size[1] - x1, 0)]
+        pixels = int(mask.sum())
+        if pixels == 0:
+            continue
+        if classes[i] not in claimed:
+            claimed[classes[i]] = torch.zeros(size, dtype=torch.bool, device=masks.device)
+        window = claimed[classes[i]][y1 : y1 + mask.shape[0], x1 : x1 + mask.shape[1]]
+        if int((mask & window).sum()) / pixels > OVERLAP:
+            continue
+        window |= mask
+        kept.append(i)
+    empty = legacy and not kept and len(order) > 0
+    return torch.tensor([0] if empty else kept, dtype=torch.int64, device=masks.device), empty
+
+
+def panoptic_logits(
+    semantic: Tensor,
+    masks: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    num_stuff: int,
+    legacy: bool,
+) -> Tensor:
+    """(C, H, W) semantic logits and k instances -> (num_stuff + k, H, W); arguments as `instance_logits`."""
+    instances = instance_logits(semantic, list(masks), boxes, labels, num_stuff, legacy)
+    return torch.cat([semantic[:num_stuff], instances])
+
+
+def panoptic_target(semantic: Tensor, masks: Tensor, num_stuff: int) -> Tensor:
+    """Truth for the panoptic logits of training, at a quarter of the size (dossier 6.1).
+
+    Args:
+        semantic: (H, W) int64, class or 255.
+        masks: (G, H, W) uint8, in the order of the channels; later ones overwrite earlier ones.
+        num_stuff: stuff classes.
+
+    Returns:
+        (H / 4, W / 4) int64: stuff class, num_stuff + index of the instance, or 255; thing pixels without an instance
+        are 255.
+    """
+    quarter = semantic[::4, ::4]
+    target = torch.where(quarter < num_stuff, quarter, VOID)
+    for i, mask in enumerate(masks[:, ::4, ::4]):
+        target[mask != 0] = num_stuff + i
+    return target

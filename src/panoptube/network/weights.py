@@ -1,0 +1,97 @@
+"""Weights as files: safetensors with the run configuration and the taxonomy inside."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from panoptube.config import RunConfig
+from panoptube.errors import UserError
+from panoptube.network.vpsnet import VPSNet, vpsnet
+from panoptube.panoptic.frame import Taxonomy
+
+
+def save_weights(path: Path, network: VPSNet, run: RunConfig) -> None:
+    """Writes weights, run configuration and taxonomy; the file appears complete or not at all."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    metadata = {"run": run.to_yaml(), "taxonomy": json.dumps(network.taxonomy.to_dict())}
+    part = path.with_name(path.name + ".part")
+    safetensors.torch.save_file(state, part, metadata)
+    os.replace(part, path)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file; give a .safetensors file that panoptube train wrote")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: not a complete safetensors file ({' '.join(str(error).split())}); give one that panoptube train wrote"
+        ) from error
+
+
+def load_weights(path: Path) -> tuple[VPSNet, RunConfig]:
+    """The network of a weights file, in evaluation mode, and the run that made it.
+
+    Raises:
+        UserError: the file is missing, damaged, not of panoptube, or its entries don't fit its configuration.
+    """
+    state, metadata = _read(path)
+    if "run" not in metadata or "taxonomy" not in metadata:
+        raise UserError(f"{path}: holds no panoptube run; give a .safetensors file that panoptube train wrote")
+    run = RunConfig.from_yaml(metadata["run"], source=f"{path}, its run configuration")
+    network = vpsnet(run.network, Taxonomy.from_dict(json.loads(metadata["taxonomy"])))
+    fit = compare(network, state)
+    if fit.missing or fit.unexpected or fit.misshapen:
+        raise UserError(f"{path}: doesn't fit its own configuration: {fit}")
+    network.load_state_dict(state)
+    return network.eval(), run
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a file's entries compare with a network's."""
+
+    fitting: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.fitting)} entries fit"]
+        for what in ("missing", "unexpected", "misshapen"):
+            names = getattr(self, what)
+            if names:
+                parts.append(f"{len(names)} {what}: {', '.join(names)}")
+        return "; ".join(parts)
+
+
+def compare(network: VPSNet, state: dict[str, Tensor]) -> Fit:
+    """Which entries of `state` have the name and shape of the network's, and which don't."""
+    own = network.state_dict()
+    both = own.keys() & state.keys()
+    fitting = sorted(k for k in both if own[k].shape == state[k].shape)
+    misshapen = sorted(both - set(fitting))
+    return Fit(tuple(fitting), tuple(sorted(own.keys() - state.keys())), tuple(sorted(state.keys() - own.keys())), tuple(misshapen))
+
+
+def load_fitting(network: VPSNet, path: Path) -> Fit:
+    """Copies the entries of a weights file that fit into `network`, and says which those are and which not.
+
+    Raises:
+        UserError: the file is missing or damaged, or nothing in it fits.
+    """
+    state, _ = _read(path)
+    fit = compare(network, state)
+    if not fit.fitting:
+        raise UserError(f"{path}: nothing in it fits this network; give weights of a similar network")
+    network.load_state_dict({key: state[key] for key in fit.fitting}, strict=False)
+    return fit

@@ -1,0 +1,1 @@
+"""Tensors -> map and ids: assembly, tracker, file formats."""

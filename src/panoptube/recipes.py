@@ -1,0 +1,79 @@
+"""Named runs. A recipe is a function that returns a whole configuration; a variant calls another and changes a field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from panoptube.config import DataConfig, LossConfig, NetworkConfig, RunConfig, TrainConfig
+from panoptube.errors import UserError
+
+
+def track() -> RunConfig:
+    """VPSNet-Track as published for Cityscapes-VPS (dossier 10.1 to 10.3): 8 GPUs, one pair each, 28 800 steps.
+
+    Set data.root to the labelled videos. Adjacent labelled frames of Cityscapes-VPS are 5 frames apart.
+    """
+    return RunConfig(
+        name="track",
+        data=DataConfig(streets=0, videos=1, size=(800, 1600), fit=(1024, 2048), gaps=(-5, 5), workers=4),
+    )
+
+
+def tiny_streets() -> RunConfig:
+    """A small VPSNet-Track for the CPU, trained on synthetic streets alone: nothing to download."""
+    return RunConfig(
+        name="tiny-streets",
+        network=NetworkConfig(
+            backbone="timm:tf_efficientnet_lite0",
+            channels=64,
+            semantic_channels=(64, 64),
+            semantic_groups=8,
+            box_channels=256,
+            mask_channels=64,
+            mask_convs=2,
+            match_channels=128,
+            frozen_stages=0,
+            train_proposals=500,
+            test_proposals=200,
+            rpn_samples=128,
+            roi_samples=128,
+        ),
+        data=DataConfig(gaps=(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5), jitter=0.25),
+        loss=LossConfig(),
+        train=TrainConfig(steps=6000, optimizer="adamw", lr=1e-3, weight_decay=0.01, warmup=300, schedule="cosine"),
+    )
+
+
+def tiny() -> RunConfig:
+    """What made the weights that come with panoptube: synthetic streets and labelled videos, half and half.
+
+    Set data.root to the labelled videos.
+    """
+    streets = tiny_streets()
+    data = streets.data.model_copy(update={"videos": 1.0, "scale": (0.8, 1.5)})
+    return streets.model_copy(update={"name": "tiny", "data": data})
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {"track": track, "tiny": tiny, "tiny-streets": tiny_streets}
+"""By the name that the command line takes."""
+
+
+def load_run(name: str | Path) -> RunConfig:
+    """The recipe of that name, or the configuration in that YAML file (as a run's folder holds it).
+
+    Raises:
+        UserError: no such recipe or file, or the file is not a configuration.
+    """
+    if str(name) in RECIPES:
+        return RECIPES[str(name)]()
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            return RunConfig.from_yaml(path.read_text(), str(path))
+        except OSError as error:
+            raise UserError(f"can't read {path}: {error.strerror}; give a recipe ({', '.join(RECIPES)}) or a YAML file") from error
+    close = difflib.get_close_matches(str(name), RECIPES, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(RECIPES)}, or give a .yaml file"
+    raise UserError(f"no recipe {str(name)!r}; {hint}")

@@ -1,0 +1,299 @@
+"""Training: pair of frames -> network (both frames) -> losses, one named term each; one loop for every machine."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+
+from panoptube.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from panoptube.config import LossConfig, RunConfig, TrainConfig
+from panoptube.data.cityscapes_vps import CITYSCAPES
+from panoptube.data.clip import Clip
+from panoptube.data.labelled_video import read_labelled_videos
+from panoptube.data.pairs import FramePair, PairDataset, collate
+from panoptube.errors import UserError
+from panoptube.losses.supervised import supervised
+from panoptube.network.backbone import load_imagenet
+from panoptube.network.boxes import random_choice
+from panoptube.network.vpsnet import VPSNet, vpsnet
+from panoptube.network.weights import load_fitting, save_weights
+from panoptube.training_log import TrainingLog
+
+Validate = Callable[[int], tuple[dict[str, float], dict[str, Any]]]
+"""Steps done -> scores by name, pictures (H, W, 3) uint8 by name."""
+
+
+class TrainingStep(nn.Module):
+    """Network and losses as one module, so that gradients are averaged over processes when its terms are.
+
+    Args:
+        network: what is trained.
+        config: weights of the terms.
+    """
+
+    def __init__(self, network: VPSNet, config: LossConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+
+    def forward(self, pair: FramePair, seed: int) -> dict[str, Tensor]:
+        """Weighted terms by name, each (); `seed` decides which anchors and boxes are sampled."""
+        choose = random_choice(torch.Generator().manual_seed(seed))
+        return supervised(self.network.training_outputs(pair, choose), self.config)
+
+
+def train(
+    run: RunConfig,
+    out: Path | str,
+    init: Path | str | None = None,
+    devices: int | str = 1,
+    nodes: int = 1,
+    accelerator: str = "auto",
+    console: Console | None = None,
+) -> int:
+    """Trains a network and leaves config.yaml, losses.csv, checkpoint.pt and weights.safetensors in `out`.
+
+    If `out` has a checkpoint of the same run, the run goes on from there, to the last bit as if it had never stopped
+    (on the CPU). Ctrl-C or SIGTERM saves and stops after the present step; a second one stops at once.
+
+    Args:
+        run: what to train, on what, and how.
+        out: folder of the run; made if need be.
+        init: weights to start from; what doesn't fit starts at random. None starts the backbone from ImageNet.
+        devices: processes on this machine, one per GPU, or "auto" for all GPUs.
+        nodes: machines, each of which runs this same command under torchrun or a cluster's launcher.
+        accelerator: cpu, cuda, mps or auto.
+        console: where progress goes; standard error if None.
+
+    Returns:
+        Steps done; fewer than `run.train.steps` if it was asked to stop.
+
+    Raises:
+        UserError: the data can't be read, `out` has another run's checkpoint, a loss is no longer finite, or the
+            disk is full.
+    """
+    out = Path(out)
+    console = console or Console(stderr=True)
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=run.train.precision)  # type: ignore[arg-type]
+    fabric.launch()
+    console.quiet = not fabric.is_global_zero
+
+    torch.manual_seed(run.train.seed)
+    taxonomy = CITYSCAPES
+    pairs = PairDataset(run.data, run.train.seed, taxonomy)
+    network = vpsnet(run.network, taxonomy)
+    if not (out / "checkpoint.pt").exists():
+        if init is None:
+            console.print(load_imagenet(network.backbone, run.network.backbone))
+        else:
+            console.print(f"{init}: {load_fitting(network, Path(init))}")
+    validate = None
+    if run.train.validate_every and fabric.is_global_zero:
+        validate = Validation(network, run, out)
+    step = TrainingStep(network, run.loss)
+    return fit(
+        fabric, step, run, pairs, out, lambda path: save_weights(path, network, run), validate, console
+    )
+
+
+def fit(
+    fabric: Fabric,
+    module: nn.Module,
+    run: RunConfig,
+    pairs: torch.utils.data.Dataset[FramePair],
+    out: Path,
+    save_weights: Callable[[Path], object],
+    validate: Validate | None,
+    console: Console,
+) -> int:
+    """The training loop.
+
+    Pair i of `pairs` goes to the same optimiser step whatever the number of processes: with R processes, process r takes in
+    step s, pass a, the batch number (s * accumulate + a) * R + r.
+
+    Args:
+        fabric: launched.
+        module: (pair, seed) -> weighted terms by name, each (); the same names at every step.
+        run: its `train` and `data.workers` are used; all of it is saved.
+        pairs: training pairs, endless, by index.
+        out: folder of the run.
+        save_weights: writes the weights file, at each checkpoint and at the end.
+        validate: scores after so many steps, on the first process alone; or None.
+        console: where progress goes.
+
+    Returns:
+        Steps done.
+
+    Raises:
+        UserError: see `train`.
+    """
+    config, first = run.train, fabric.is_global_zero
+    processes = fabric.world_size
+    optimizer: torch.optim.Optimizer = build_optimizer(module, config)
+    checkpoint = out / "checkpoint.pt"
+    pairs_per_step = config.batch * config.accumulate * processes
+    done = load_checkpoint(checkpoint, run, pairs_per_step, module, optimizer)
+    if done:
+        console.print(f"going on after step {done} of {config.steps} in {out}")
+    if first:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "config.yaml", lambda file: file.write(run.to_yaml().encode()))
+    wrapped, optimizer = fabric.setup(module, optimizer)
+    wrapped.train()
+    batches = load_batches(pairs, run, done * config.accumulate, processes, fabric.global_rank)
+
+    def save() -> None:
+        if first:
+            save_checkpoint(checkpoint, run, done, pairs_per_step, module, optimizer)
+            save_weights(out / "weights.safetensors")
+        fabric.barrier()
+
+    saved = done
+    with StopRequest() as stop, TrainingLog(out, done, config.steps, console) as log:
+        while done < config.steps and not stop.asked:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(done, config)
+            sums: dict[str, Tensor] = {}
+            for micro in range(config.accumulate):
+                pair, seed = next(batches)
+                torch.manual_seed(seed)  # for layers with randomness of their own
+                with fabric.no_backward_sync(wrapped, enabled=micro + 1 < config.accumulate):
+                    terms = wrapped(pair.to(fabric.device), seed)
+                    fabric.backward(torch.stack(list(terms.values())).sum() / config.accumulate)
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0) + term.detach().float() / config.accumulate
+            # The mean over processes, so that all see the same numbers and stop together.
+            stacked = torch.stack([*sums.values(), torch.tensor(float(stop.asked), device=fabric.device)])
+            *values, asked = fabric.all_reduce(stacked, reduce_op="mean").tolist()  # type: ignore[union-attr]
+            stop.asked = asked > 0
+            numbers = dict(zip(sums, values))
+            norm = fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip, error_if_nonfinite=False)
+            numbers["gradient"] = float(norm)  # type: ignore[arg-type]
+            check_finite(numbers, done, out)
+            optimizer.step()
+            optimizer.zero_grad()
+            log.step(done, {"total": sum(values), **numbers, "lr": learning_rate(done, config)})
+            done += 1
+            if done % config.save_every == 0 or done == config.steps:
+                save()
+                saved = done
+            if config.validate_every and (done % config.validate_every == 0 or done == config.steps):
+                if validate is not None:
+                    log.validation(done, *validate(done))
+                    wrapped.train()
+                fabric.barrier()
+        if saved < done:
+            save()
+    if done < config.steps:
+        console.print(f"stopped after step {done} of {config.steps}; run the same command to go on")
+    return done
+
+
+def load_batches(
+    pairs: torch.utils.data.Dataset[FramePair], run: RunConfig, start: int, processes: int, rank: int
+) -> Iterator[tuple[FramePair, int]]:
+    """Batches of this process from its batch number `start` on, each with the seed of its samplers, without end."""
+    size, seed = run.train.batch, run.train.seed
+    numbers = range(start * processes + rank, 2**62, processes)
+    loader = torch.utils.data.DataLoader(
+        pairs,
+        batch_sampler=(range(number * size, (number + 1) * size) for number in numbers),  # type: ignore[arg-type]
+        num_workers=run.data.workers,
+        collate_fn=collate,
+        worker_init_fn=_quiet_worker,
+        # Forked workers can't use the threads that the parent's OpenMP has started.
+        multiprocessing_context="spawn" if run.data.workers else None,
+        prefetch_factor=4 if run.data.workers else None,
+    )
+    for number, pair in zip(numbers, loader):
+        yield pair, int(np.random.SeedSequence((seed, number * size)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _quiet_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too; the main process stops them
+    cv2.setNumThreads(1)
+
+
+def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Over every parameter that is trained; weight decay on all of them (dossier 10.1)."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(trained, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Of step `step`, counted from 0: the schedule, times a linear warm-up from a third (dossier 10.1).
+
+    steps: times 0.1 from each milestone on, milestones as shares of all steps (dossier 10.3).
+    cosine: half a cosine from the full rate at step 0 to a hundredth of it at the last step.
+    """
+    if config.schedule == "cosine":
+        progress = step / max(config.steps - 1, 1)
+        factor = 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
+    else:
+        factor = 0.1 ** sum(step >= round(share * config.steps) for share in config.milestones)
+    if step < config.warmup:
+        factor *= 1 - (1 - step / config.warmup) * 2 / 3
+    return config.lr * factor
+
+
+def check_finite(numbers: dict[str, float], step: int, out: Path) -> None:
+    """Stops a run that has gone wrong before the step spoils the weights.
+
+    Raises:
+        UserError: a number is not finite; names the step and the terms.
+    """
+    wrong = [f"{name} {value}" for name, value in numbers.items() if not math.isfinite(value)]
+    if wrong:
+        raise UserError(
+            f"step {step + 1}: not finite: {', '.join(wrong)}; what was saved in {out} is kept; "
+            "lower train.lr or train.clip, or lengthen train.warmup, and train into another folder"
+        )
+
+
+class StopRequest:
+    """While entered, SIGTERM or Ctrl-C sets `asked`; a second one raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def validation_clips(run: RunConfig) -> list[Clip]:
+    """Clips that are never trained on: streets of seeds 0, 1, ... and the videos' split "val", as the data has them."""
+    count = run.train.validation_clips
+    clips: list[Clip] = []
+    if run.data.streets > 0:
+        difficulty = sum(run.data.difficulty) / 2
+        clips += [street_clip(seed, size=run.data.size, difficulty=difficulty) for seed in range(count)]
+    if run.data.videos > 0 and run.data.root is not None:
+        clips += read_labelled_videos(run.data.root, "val")[:count]
+    return clips
