@@ -236,11 +236,11 @@ def second_stage(
     out[f"{t}_keep_inds"] = numpy(kept)
     step = (slice(3, None, 8), slice(5, None, 8)) if t == "f0" else (slice(3, None, 16), slice(5, None, 16))
     out[f"{t}_panoptic_logits"] = numpy(found_map.logits)[(slice(None), *step)]
-    out[f"{t}_panoptic_argmax"] = numpy(found_map.index)
+    out[f"{t}_panoptic_argmax"] = numpy(found_map.winner)
     out[f"{t}_pano_cls_inds"], out[f"{t}_pano_cls_prob"] = numpy(d.labels[kept]), numpy(d.scores[kept])
     out[f"{t}_pano_det_labels"], out[f"{t}_pano_det_obj_ids"] = numpy(d.labels[kept]) - 1, numpy(ids[kept])
     unified = unify(
-        numpy(found_map.semantic), numpy(found_map.index), numpy(d.labels[kept]), numpy(ids[kept]), CITYSCAPES, STUFF_AREA, True
+        numpy(found_map.semantic), numpy(found_map.winner), numpy(d.labels[kept]), numpy(ids[kept]), CITYSCAPES, STUFF_AREA, True
     )
     out[f"{t}_pan_2ch"] = np.stack(unified, -1)
 

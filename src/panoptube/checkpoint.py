@@ -46,11 +46,18 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in a RuntimeError
         partial.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"can't write {path}: {reason}; free space there, then run the same command to go on") from error
+        raise UserError(
+            f"can't write {path}: {reason}; free space there, then run the same command to go on"
+        ) from error
 
 
 def save_checkpoint(
-    path: Path, run: RunConfig, step: int, pairs_per_step: int, module: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    run: RunConfig,
+    step: int,
+    pairs_per_step: int,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """All that the steps after `step` depend on. Learning rate and random numbers are functions of the step alone."""
     state = {
@@ -77,7 +84,15 @@ def load_checkpoint(
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         saved = RunConfig.from_yaml(state["config"], str(path))
         step, saved_pairs = int(state["step"]), int(state["pairs_per_step"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
         raise UserError(f"{path} is not a readable checkpoint; remove it to start over") from error
     remedy = f"train into another folder, or remove {path} to start over"
     different = _first_difference(saved.model_dump(), run.model_dump())

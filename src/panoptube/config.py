@@ -1,4 +1,4 @@
-"""The configuration of a run: typed, a sentence per field; the sentences are also the help of the command line."""
+"""The configuration of a run: typed, a sentence per field, which is also the help of the command line."""
 
 from __future__ import annotations
 
@@ -16,67 +16,84 @@ class _Config(pydantic.BaseModel):
 
 
 class NetworkConfig(_Config):
-    """VPSNet-Track; the defaults are the published network (dossier sections 2 to 7). Class counts come from the taxonomy."""
+    """VPSNet-Track; the defaults are the published network (dossier 2 to 7). Classes are the taxonomy's."""
 
     backbone: str = "resnet50"
-    """A torchvision ResNet (resnet18, resnet50, ...) or, with the prefix timm:, any timm backbone with features at strides 4 to 32."""
-    channels: int = pydantic.Field(256, ge=8)
+    """A torchvision ResNet (resnet18, resnet50, ...) or timm:NAME, a timm backbone with strides 4 to 32."""
+    channels: int = pydantic.Field(default=256, ge=8)
     """Channels of the feature pyramid and of the region proposal head."""
     semantic_channels: tuple[int, ...] = (256, 128, 128)
-    """Channels after each deformable convolution of the semantic head; each a multiple of semantic_groups."""
-    semantic_groups: int = pydantic.Field(32, ge=1)
+    """Channels after each deformable convolution of the semantic head; multiples of semantic_groups."""
+    semantic_groups: int = pydantic.Field(default=32, ge=1)
     """Groups of the semantic head's group normalisation."""
-    box_channels: int = pydantic.Field(1024, ge=8)
+    box_channels: int = pydantic.Field(default=1024, ge=8)
     """Width of the two fully connected layers of the box head."""
-    mask_channels: int = pydantic.Field(256, ge=8)
+    mask_channels: int = pydantic.Field(default=256, ge=8)
     """Channels of the mask head."""
-    mask_convs: int = pydantic.Field(4, ge=1)
+    mask_convs: int = pydantic.Field(default=4, ge=1)
     """3x3 convolutions of the mask head before its upsampling."""
-    match_channels: int = pydantic.Field(1024, ge=8)
+    match_channels: int = pydantic.Field(default=1024, ge=8)
     """Width of the match head and length of its embeddings."""
-    frozen_stages: int = pydantic.Field(1, ge=0, le=4)
+    frozen_stages: int = pydantic.Field(default=1, ge=0, le=4)
     """Stages of the backbone, after the stem, that are not trained; 0 trains the stem too."""
-    train_proposals: int = pydantic.Field(2000, ge=1)
+    train_proposals: int = pydantic.Field(default=2000, ge=1)
     """Proposals kept per level and in total in training."""
-    test_proposals: int = pydantic.Field(1000, ge=1)
+    test_proposals: int = pydantic.Field(default=1000, ge=1)
     """Proposals kept per level and in total in prediction."""
-    rpn_samples: int = pydantic.Field(256, ge=2)
+    rpn_samples: int = pydantic.Field(default=256, ge=2)
     """Anchors sampled per image for the loss, at most half of them positive."""
-    roi_samples: int = pydantic.Field(512, ge=4)
+    roi_samples: int = pydantic.Field(default=512, ge=4)
     """Boxes sampled per image for the second stage, at most a quarter of them positive."""
-    score_threshold: float = pydantic.Field(0.6, ge=0, lt=1)
+    score_threshold: float = pydantic.Field(default=0.6, ge=0, lt=1)
     """Detections need a class probability above this."""
-    max_detections: int = pydantic.Field(100, ge=1)
+    max_detections: int = pydantic.Field(default=100, ge=1)
     """Detections kept per frame."""
     test_size: tuple[int, int] = (1024, 2048)
     """Short and long edge that frames are brought to in prediction, keeping their shape."""
     legacy: bool = False
     """Behave as the published code does, defects included."""
 
+    @pydantic.model_validator(mode="after")
+    def _groups_fit(self) -> NetworkConfig:
+        if not self.semantic_channels or any(
+            c < 1 or c % self.semantic_groups for c in self.semantic_channels
+        ):
+            raise ValueError(
+                f"semantic_channels must be multiples of semantic_groups, {self.semantic_groups}, "
+                f"got {self.semantic_channels}"
+            )
+        return self
+
 
 class DataConfig(_Config):
     """What is trained on."""
 
-    streets: float = pydantic.Field(1.0, ge=0)
+    streets: float = pydantic.Field(default=1.0, ge=0)
     """Share of pairs drawn from freshly drawn synthetic streets."""
-    videos: float = pydantic.Field(0.0, ge=0)
+    videos: float = pydantic.Field(default=0.0, ge=0)
     """Share of pairs drawn from the labelled videos in `root`."""
     root: Path | None = None
-    """Folder of labelled videos: <clip>/img/*.jpg|png, <clip>/label/*.png and, if wanted, index.json with splits."""
+    """Folder of labelled videos: <clip>/img/*.jpg|png, <clip>/label/*.png; splits in index.json."""
     size: tuple[int, int] = (256, 512)
     """Height and width of the training crop; multiples of 32."""
     fit: tuple[int, int] | None = None
-    """Height and width that frames are fitted into at the scale 1, aspect kept; None leaves their own size."""
+    """Height and width that frames are fitted into at scale 1, aspect kept; None leaves their own size."""
     scale: tuple[float, float] = (0.8, 1.5)
     """Range of the random resize before the crop."""
-    jitter: float = pydantic.Field(0.0, ge=0, lt=1)
+    jitter: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Largest change of brightness, contrast and saturation, as a share; the published recipe has none."""
     gaps: tuple[int, ...] = (-5, 5)
     """Frames from target to reference, drawn evenly."""
     difficulty: tuple[float, float] = (0.2, 0.8)
     """Range of the difficulty of streets."""
-    workers: int = pydantic.Field(1, ge=0)
+    workers: int = pydantic.Field(default=1, ge=0)
     """Processes that prepare pairs; 0 prepares them in the training process."""
+
+    @pydantic.model_validator(mode="after")
+    def _size_fits(self) -> DataConfig:
+        if any(edge < 32 or edge % 32 for edge in self.size):
+            raise ValueError(f"size must be multiples of 32, got {self.size}")
+        return self
 
 
 class LossConfig(_Config):
@@ -103,35 +120,35 @@ class LossConfig(_Config):
 class TrainConfig(_Config):
     """The optimisation (dossier 10.1)."""
 
-    steps: int = pydantic.Field(28_800, ge=1)
+    steps: int = pydantic.Field(default=28_800, ge=1)
     """Optimiser steps."""
-    batch: int = pydantic.Field(1, ge=1)
+    batch: int = pydantic.Field(default=1, ge=1)
     """Pairs per process and forward pass."""
-    accumulate: int = pydantic.Field(1, ge=1)
+    accumulate: int = pydantic.Field(default=1, ge=1)
     """Forward passes whose gradients are averaged before a step."""
-    optimizer: str = pydantic.Field("sgd", pattern="^(sgd|adamw)$")
+    optimizer: str = pydantic.Field(default="sgd", pattern="^(sgd|adamw)$")
     """sgd (momentum 0.9) or adamw."""
-    lr: float = pydantic.Field(0.005, gt=0)
+    lr: float = pydantic.Field(default=0.005, gt=0)
     """Learning rate after the warm-up."""
-    weight_decay: float = pydantic.Field(1e-4, ge=0)
+    weight_decay: float = pydantic.Field(default=1e-4, ge=0)
     """On every trained parameter."""
-    warmup: int = pydantic.Field(500, ge=0)
+    warmup: int = pydantic.Field(default=500, ge=0)
     """Steps of linear warm-up from a third of the rate."""
-    schedule: str = pydantic.Field("steps", pattern="^(steps|cosine)$")
+    schedule: str = pydantic.Field(default="steps", pattern="^(steps|cosine)$")
     """steps: times 0.1 at each milestone; cosine: down to a hundredth at the end."""
     milestones: tuple[float, ...] = (8 / 12, 11 / 12)
     """Where the rate falls, as shares of `steps`."""
-    clip: float = pydantic.Field(35.0, gt=0)
+    clip: float = pydantic.Field(default=35.0, gt=0)
     """Largest L2 norm of the whole gradient."""
     seed: int = 0
     """Of weights, data and sampling."""
-    precision: str = pydantic.Field("32-true", pattern="^(32-true|bf16-mixed)$")
+    precision: str = pydantic.Field(default="32-true", pattern="^(32-true|bf16-mixed)$")
     """32-true or bf16-mixed."""
-    save_every: int = pydantic.Field(200, ge=1)
+    save_every: int = pydantic.Field(default=200, ge=1)
     """Steps between checkpoints."""
-    validate_every: int = pydantic.Field(1000, ge=0)
+    validate_every: int = pydantic.Field(default=1000, ge=0)
     """Steps between validations (VPQ and pictures of a few held-out clips); 0 for none."""
-    validation_clips: int = pydantic.Field(2, ge=1)
+    validation_clips: int = pydantic.Field(default=2, ge=1)
     """Clips of a validation."""
 
 

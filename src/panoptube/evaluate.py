@@ -55,8 +55,8 @@ def evaluate(
         progress: show a bar with the time left.
 
     Raises:
-        UserError: a folder has none of these forms, a frame is missing, the files contradict each other, or
-            the number of labelled frames isn't a multiple of `clip_length`.
+        UserError: a folder has none of these forms, a frame is missing, the files contradict each other, the
+            number of labelled frames isn't a multiple of `clip_length`, or the windows don't ascend.
     """
     taxonomy, clips = _read_truth(Path(truth), clip_length, taxonomy)
     pairs = _pair(clips, Path(pred), taxonomy)
@@ -289,7 +289,6 @@ def _bar(show: bool) -> Progress:
         TextColumn("frames"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        transient=True,
         disable=not show,
     )
 

@@ -19,8 +19,8 @@ class VideoPredictor:
 
     Args:
         network: in evaluation mode, on the device that it shall run on.
-        max_age: an object that isn't seen for this many frames is forgotten, so that memory does not grow with the
-            video. The published behaviour (`legacy`) never forgets.
+        max_age: an object that isn't seen for this many frames is forgotten, so that memory does not grow
+            with the video. The published behaviour (`legacy`) never forgets.
     """
 
     def __init__(self, network: VPSNet, max_age: int = 30) -> None:
@@ -49,19 +49,24 @@ class VideoPredictor:
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
         tensor = torch.from_numpy(normalize(small, padded))[None].to(self.device)
         found = self.network(tensor)[0]
-        ids = self.tracker.step(found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu())
+        ids = self.tracker.step(
+            found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
+        )
         frame = assemble(found, ids, self.network.taxonomy, (height, width), self.legacy)
         if size == (height, width):
             return frame
 
+        # Like the bilinear resize, this takes the pixel under the new pixel's centre; INTER_NEAREST does not.
         def back(array: NDArray[np.uint8] | NDArray[np.int32]) -> NDArray[np.uint8] | NDArray[np.int32]:
-            return cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[no-any-return]
+            return cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[no-any-return]
 
         return PanopticFrame(back(frame.semantic), back(frame.instance), frame.scores)  # type: ignore[arg-type]
 
 
 def network_size(size: tuple[int, int], test_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) at which the network sees a frame of `size`: as large as fits the long and short edge of
-    `test_size`, keeping the shape (dossier 2.1)."""
+    """(height, width) at which the network sees a frame of `size` (dossier 2.1).
+
+    As large as fits the long and short edge of `test_size`, keeping the shape.
+    """
     scale = min(max(test_size) / max(size), min(test_size) / min(size))
     return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)

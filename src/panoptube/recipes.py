@@ -42,7 +42,9 @@ def tiny_streets() -> RunConfig:
         ),
         data=DataConfig(gaps=(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5), jitter=0.25),
         loss=LossConfig(),
-        train=TrainConfig(steps=6000, optimizer="adamw", lr=1e-3, weight_decay=0.01, warmup=300, schedule="cosine"),
+        train=TrainConfig(
+            steps=6000, optimizer="adamw", lr=1e-3, weight_decay=0.01, warmup=300, schedule="cosine"
+        ),
     )
 
 
@@ -73,7 +75,9 @@ def load_run(name: str | Path) -> RunConfig:
         try:
             return RunConfig.from_yaml(path.read_text(), str(path))
         except OSError as error:
-            raise UserError(f"can't read {path}: {error.strerror}; give a recipe ({', '.join(RECIPES)}) or a YAML file") from error
+            raise UserError(
+                f"can't read {path}: {error.strerror}; give a recipe ({', '.join(RECIPES)}) or a YAML file"
+            ) from error
     close = difflib.get_close_matches(str(name), RECIPES, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(RECIPES)}, or give a .yaml file"
     raise UserError(f"no recipe {str(name)!r}; {hint}")

@@ -6,6 +6,8 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -20,18 +22,26 @@ from torch import Tensor, nn
 from panoptube.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from panoptube.config import LossConfig, RunConfig, TrainConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
-from panoptube.data.clip import Clip
+from panoptube.data.clip import Clip, Image
 from panoptube.data.labelled_video import read_labelled_videos
-from panoptube.data.pairs import FramePair, PairDataset, collate
+from panoptube.data.pairs import FramePair, PairDataset, load_batches
+from panoptube.data.streets import street_clip
 from panoptube.errors import UserError
+from panoptube.evaluate import evaluate_clips, scored_frames
 from panoptube.losses.supervised import supervised
 from panoptube.network.backbone import load_imagenet
 from panoptube.network.boxes import random_choice
 from panoptube.network.vpsnet import VPSNet, vpsnet
 from panoptube.network.weights import load_fitting, save_weights
+from panoptube.panoptic.frame import PanopticFrame
+from panoptube.predictor import VideoPredictor
 from panoptube.training_log import TrainingLog
+from panoptube.view.overlay import overlay
 
-Validate = Callable[[int], tuple[dict[str, float], dict[str, Any]]]
+SCORED_EVERY = 5
+"""Validation scores every fifth frame, as Cityscapes-VPS does."""
+
+Validate = Callable[[int], tuple[dict[str, float], dict[str, Image]]]
 """Steps done -> scores by name, pictures (H, W, 3) uint8 by name."""
 
 
@@ -86,7 +96,7 @@ def train(
     """
     out = Path(out)
     console = console or Console(stderr=True)
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=run.train.precision)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes)
     fabric.launch()
     console.quiet = not fabric.is_global_zero
 
@@ -146,12 +156,16 @@ def fit(
     pairs_per_step = config.batch * config.accumulate * processes
     done = load_checkpoint(checkpoint, run, pairs_per_step, module, optimizer)
     if done:
-        console.print(f"going on after step {done} of {config.steps} in {out}")
+        console.print(
+            f"{out} has {done} of {config.steps} steps" + (", going on" if done < config.steps else "")
+        )
     if first:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "config.yaml", lambda file: file.write(run.to_yaml().encode()))
     wrapped, optimizer = fabric.setup(module, optimizer)
     wrapped.train()
+    # Fabric's own mixed precision would rewrite the pair's tensors, which a frozen pair doesn't allow.
+    mixed = torch.autocast(fabric.device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed")
     batches = load_batches(pairs, run, done * config.accumulate, processes, fabric.global_rank)
 
     def save() -> None:
@@ -161,16 +175,23 @@ def fit(
         fabric.barrier()
 
     saved = done
-    with StopRequest() as stop, TrainingLog(out, done, config.steps, console) as log:
+    logging = TrainingLog(out, done, config.steps, console) if first else nullcontext()
+    with StopRequest() as stop, logging as log:
         while done < config.steps and not stop.asked:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(done, config)
+            try:
+                passes = list(islice(batches, config.accumulate))
+            except RuntimeError:  # a signal to all processes has ended the workers as well
+                if not stop.asked:
+                    raise
+                break
             sums: dict[str, Tensor] = {}
-            for micro in range(config.accumulate):
-                pair, seed = next(batches)
+            for number, (pair, seed) in enumerate(passes, 1):
                 torch.manual_seed(seed)  # for layers with randomness of their own
-                with fabric.no_backward_sync(wrapped, enabled=micro + 1 < config.accumulate):
-                    terms = wrapped(pair.to(fabric.device), seed)
+                with fabric.no_backward_sync(wrapped, enabled=number < config.accumulate):
+                    with mixed:
+                        terms = wrapped(pair.to(fabric.device), seed)
                     fabric.backward(torch.stack(list(terms.values())).sum() / config.accumulate)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0) + term.detach().float() / config.accumulate
@@ -184,13 +205,14 @@ def fit(
             check_finite(numbers, done, out)
             optimizer.step()
             optimizer.zero_grad()
-            log.step(done, {"total": sum(values), **numbers, "lr": learning_rate(done, config)})
+            if log is not None:
+                log.step(done, {"total": sum(values), **numbers, "lr": learning_rate(done, config)})
             done += 1
             if done % config.save_every == 0 or done == config.steps:
                 save()
                 saved = done
             if config.validate_every and (done % config.validate_every == 0 or done == config.steps):
-                if validate is not None:
+                if log is not None and validate is not None:
                     log.validation(done, *validate(done))
                     wrapped.train()
                 fabric.barrier()
@@ -199,31 +221,6 @@ def fit(
     if done < config.steps:
         console.print(f"stopped after step {done} of {config.steps}; run the same command to go on")
     return done
-
-
-def load_batches(
-    pairs: torch.utils.data.Dataset[FramePair], run: RunConfig, start: int, processes: int, rank: int
-) -> Iterator[tuple[FramePair, int]]:
-    """Batches of this process from its batch number `start` on, each with the seed of its samplers, without end."""
-    size, seed = run.train.batch, run.train.seed
-    numbers = range(start * processes + rank, 2**62, processes)
-    loader = torch.utils.data.DataLoader(
-        pairs,
-        batch_sampler=(range(number * size, (number + 1) * size) for number in numbers),  # type: ignore[arg-type]
-        num_workers=run.data.workers,
-        collate_fn=collate,
-        worker_init_fn=_quiet_worker,
-        # Forked workers can't use the threads that the parent's OpenMP has started.
-        multiprocessing_context="spawn" if run.data.workers else None,
-        prefetch_factor=4 if run.data.workers else None,
-    )
-    for number, pair in zip(numbers, loader):
-        yield pair, int(np.random.SeedSequence((seed, number * size)).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _quiet_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too; the main process stops them
-    cv2.setNumThreads(1)
 
 
 def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -277,7 +274,9 @@ class StopRequest:
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -287,13 +286,46 @@ class StopRequest:
         self.asked = True
 
 
-def validation_clips(run: RunConfig) -> list[Clip]:
-    """Clips that are never trained on: streets of seeds 0, 1, ... and the videos' split "val", as the data has them."""
-    count = run.train.validation_clips
-    clips: list[Clip] = []
-    if run.data.streets > 0:
-        difficulty = sum(run.data.difficulty) / 2
-        clips += [street_clip(seed, size=run.data.size, difficulty=difficulty) for seed in range(count)]
-    if run.data.videos > 0 and run.data.root is not None:
-        clips += read_labelled_videos(run.data.root, "val")[:count]
-    return clips
+class Validation:
+    """VPQ and pictures of clips that are never trained on; a callable for `fit`.
+
+    The clips are streets of the seeds 0, 1, ... and the videos of the split "val", where the run has such data. Pictures
+    show the prediction above the truth for each clip's last scored frame, and are written to `out`/pictures.
+
+    Raises:
+        UserError: the run trains on labelled videos, and none of them has the split "val".
+    """
+
+    def __init__(self, network: VPSNet, run: RunConfig, out: Path) -> None:
+        self.network, self.folder = network, out / "pictures"
+        count, data = run.train.validation_clips, run.data
+        self.clips: list[Clip] = []
+        if data.streets > 0:
+            middle = sum(data.difficulty) / 2
+            self.clips += [street_clip(seed, size=data.size, difficulty=middle) for seed in range(count)]
+        if data.videos > 0 and data.root is not None:
+            self.clips += read_labelled_videos(data.root, "val", network.taxonomy)[:count]
+
+    def __call__(self, done: int) -> tuple[dict[str, float], dict[str, Image]]:
+        """Scores in percent by name, and pictures (H, W, 3) uint8 RGB by name, after `done` steps."""
+        self.network.eval()
+        pictures: dict[str, Image] = {}
+
+        def predict(clip: Clip) -> Iterator[PanopticFrame]:
+            predictor = VideoPredictor(self.network)
+            show = scored_frames(clip, SCORED_EVERY)[-1]
+            for t in range(len(clip)):
+                image = clip.image(t)
+                frame = predictor.step(image)
+                truth = clip.truth(t) if t == show else None
+                if truth is not None:
+                    seen = [overlay(image, each, clip.taxonomy) for each in (frame, truth)]
+                    pictures[clip.name] = np.concatenate(seen)
+                yield frame
+
+        result = evaluate_clips(predict, self.clips, SCORED_EVERY, progress=False)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            cv2.imwrite(str(self.folder / f"{done:06d}_{name}.jpg"), picture[:, :, ::-1])
+        scores = {"vpq": result.all.pq, "vpq_things": result.things.pq, "vpq_stuff": result.stuff.pq}
+        return {name: 100 * score for name, score in scores.items()}, pictures

@@ -12,7 +12,14 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from panoptube.checkpoint import write_atomically
@@ -64,7 +71,9 @@ class TrainingLog:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         if self.console.is_terminal:
             self.live.stop()
         self.file.close()
@@ -86,11 +95,15 @@ class TrainingLog:
         self.losses.plain = losses
         self.progress.update(self.task, completed=step + 1)
         now = time.monotonic()
-        if not self.console.is_terminal and (now - self.last_line > LINE_EVERY or step in (self.first, self.steps - 1)):
+        if not self.console.is_terminal and (
+            now - self.last_line > LINE_EVERY or step in (self.first, self.steps - 1)
+        ):
             self.last_line = now
             per_step = (now - self.started) / (step + 1 - self.first)
             left = time.strftime("%H:%M:%S", time.gmtime(per_step * (self.steps - step - 1)))
-            self.console.print(f"step {step + 1}/{self.steps}  {per_step:.2f} s/step  left {left}  {losses}", soft_wrap=True)
+            self.console.print(
+                f"step {step + 1}/{self.steps}  {per_step:.2f} s/step  left {left}  {losses}", soft_wrap=True
+            )
 
     def validation(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, Any]) -> None:
         """Shows and notes scores after `step` steps; pictures by name, (H, W, 3) uint8, go to TensorBoard."""

@@ -117,7 +117,8 @@ class _Pictures(VideoSource):
     def _size(path: Path) -> tuple[int, int]:
         try:
             with Pillow.open(path) as picture:
-                sideways = picture.getexif().get(0x0112, 1) >= 5  # the EXIF orientations that swap the axes
+                # EXIF orientations from 5 on swap the axes.
+                sideways = "exif" in picture.info and picture.getexif().get(0x0112, 1) >= 5
                 width, height = picture.size
         except Exception as error:  # Pillow's readers raise whatever a broken header leads them to
             raise UserError(f"{path} is not a picture that can be read; replace or remove it") from error
@@ -127,7 +128,8 @@ class _Pictures(VideoSource):
         for path in self._paths:
             try:
                 with Pillow.open(path) as picture:
-                    image = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+                    upright = ImageOps.exif_transpose(picture) if "exif" in picture.info else picture
+                    image = np.array(upright.convert("RGB"))
             except Exception as error:  # as above; a picture that breaks off is an OSError
                 raise UserError(f"{path} is broken ({error}); replace or remove it") from error
             yield image
@@ -219,19 +221,20 @@ def write_video(path: str | Path, fps: float, size: tuple[int, int]) -> Iterator
     if "libx264" not in av.codecs_available:
         raise UserError("this PyAV has no H.264 encoder (libx264); pip install --force-reinstall av")
     part = path.with_name(f".{path.stem}.part.mp4")
-    try:
-        container = av.open(str(part), "w", options={"movflags": "+faststart"})
-    except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}); choose another folder") from error
+    container = av.open(str(part), "w", options={"movflags": "+faststart"})
     (height, width), (odd_height, odd_width) = size, (size[0] % 2, size[1] % 2)
     rate = Fraction(fps).limit_denominator(1001)
     stream = container.add_stream("libx264", rate, options={"crf": "20", "preset": "veryfast"})
     assert isinstance(stream, av.VideoStream)
     stream.height, stream.width, stream.pix_fmt = height + odd_height, width + odd_width, "yuv420p"
     # H.264's number for BT.709; untagged, players guess by the size of the picture.
-    stream.codec_context.colorspace = stream.codec_context.color_primaries = (
-        stream.codec_context.color_trc
-    ) = 1
+    codec = stream.codec_context
+    codec.colorspace = codec.color_primaries = codec.color_trc = 1
+
+    try:
+        container.start_encoding()
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}); choose another folder") from error
 
     def write(image: Image) -> None:
         if image.shape != (height, width, 3) or image.dtype != np.uint8:

@@ -27,8 +27,8 @@ class Clip:
         labelled: indices of the frames that have truth, ascending.
         read_image: index -> (H, W, 3) uint8 RGB.
         read_truth: index in `labelled` -> PanopticFrame.
-        read_flow: (t, u) -> (H, W, 2) float32 in pixels, x first: pixel p of frame t is at p + flow(p) in frame u.
-            None where the dataset has no flow.
+        read_flow: (t, u) -> (H, W, 2) float32 in pixels, x first: pixel p of frame t is at p + flow(p) in
+            frame u. None where the dataset has no flow.
 
     Raises:
         ValueError: no frames, or a labelled frame outside the clip or out of order.
@@ -47,9 +47,12 @@ class Clip:
     def __post_init__(self) -> None:
         if self.length < 1:
             raise ValueError(f"clip {self.name!r} has no frames")
-        if list(self.labelled) != sorted(set(self.labelled)) or not all(0 <= t < self.length for t in self.labelled):
+        if list(self.labelled) != sorted(set(self.labelled)) or not all(
+            0 <= t < self.length for t in self.labelled
+        ):
             raise ValueError(
-                f"clip {self.name!r}: labelled frames must ascend within 0..{self.length - 1}, got {self.labelled}"
+                f"clip {self.name!r}: labelled frames must ascend within 0..{self.length - 1}, "
+                f"got {self.labelled}"
             )
 
     def __len__(self) -> int:
@@ -66,7 +69,8 @@ class Clip:
         image = self.read_image(t)
         if image.shape != (*self.size, 3) or image.dtype != np.uint8:
             raise ValueError(
-                f"clip {self.name!r}, frame {t}: expected {(*self.size, 3)} uint8, got {image.shape} {image.dtype}"
+                f"clip {self.name!r}, frame {t}: expected {(*self.size, 3)} uint8, "
+                f"got {image.shape} {image.dtype}"
             )
         return image
 
@@ -82,7 +86,9 @@ class Clip:
             return None
         truth = self.read_truth(t)
         if truth.size != self.size:
-            raise ValueError(f"clip {self.name!r}, truth of frame {t}: size {truth.size}, the clip has {self.size}")
+            raise ValueError(
+                f"clip {self.name!r}, truth of frame {t}: size {truth.size}, the clip has {self.size}"
+            )
         truth.check(self.taxonomy)
         return truth
 

@@ -33,7 +33,9 @@ TRACKS = 1000
 """Track ids are below this; a label is class id * TRACKS + track id."""
 
 
-def read_labelled_videos(root: Path | str, split: str | None = None, taxonomy: Taxonomy = CITYSCAPES) -> list[Clip]:
+def read_labelled_videos(
+    root: Path | str, split: str | None = None, taxonomy: Taxonomy = CITYSCAPES
+) -> list[Clip]:
     """The clips under `root`, by name; frames and labels are read when asked for.
 
     Args:
@@ -58,11 +60,15 @@ def read_labelled_videos(root: Path | str, split: str | None = None, taxonomy: T
     index = _read_index(root / "index.json")
     missing = sorted(set(index) - {p.name for p in folders})
     if missing:
-        raise UserError(f"{root / 'index.json'} lists the clip {missing[0]!r}, but there is no {root / missing[0] / 'img'}")
+        raise UserError(
+            f"{root / 'index.json'} lists the clip {missing[0]!r}, but there is no {root / missing[0] / 'img'}"
+        )
     wanted = [p for p in folders if split is None or index.get(p.name, {}).get("split", "train") == split]
     if not wanted:
         raise UserError(f"no clip in {root} has the split {split!r}; set it in {root / 'index.json'}")
-    return [_open_clip(folder, float(index.get(folder.name, {}).get("fps", 25)), taxonomy) for folder in wanted]
+    return [
+        _open_clip(folder, float(index.get(folder.name, {}).get("fps", 25)), taxonomy) for folder in wanted
+    ]
 
 
 def write_labelled_video(clip: Clip, root: Path | str) -> Path:
@@ -97,9 +103,13 @@ def encode_label(frame: PanopticFrame, taxonomy: Taxonomy) -> NDArray[np.uint16]
     ids = np.zeros(256, np.int64)
     ids[: len(taxonomy)] = [c.id for c in taxonomy.categories]
     if ids.max() * TRACKS + TRACKS > VOID_VALUE:
-        raise UserError(f"category ids of {taxonomy.name!r} go up to {ids.max()}; 16-bit labels hold ids up to 64")
+        raise UserError(
+            f"category ids of {taxonomy.name!r} go up to {ids.max()}; 16-bit labels hold ids up to 64"
+        )
     if frame.instance.size and int(frame.instance.max()) >= TRACKS:
-        raise UserError(f"track id {int(frame.instance.max())} is too large; 16-bit labels hold ids up to {TRACKS - 1}")
+        raise UserError(
+            f"track id {int(frame.instance.max())} is too large; 16-bit labels hold ids up to {TRACKS - 1}"
+        )
     label = ids[frame.semantic] * TRACKS + frame.instance
     return np.where(frame.semantic == VOID, VOID_VALUE, label).astype(np.uint16)
 
@@ -118,7 +128,9 @@ def _read_index(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"{path} is not of the form {wanted}: {error!r}") from error
     for name, entry in index.items():
         if entry.get("split", "train") not in ("train", "val"):
-            raise UserError(f"{path}: clip {name!r} has the split {entry['split']!r}; it must be train or val")
+            raise UserError(
+                f"{path}: clip {name!r} has the split {entry['split']!r}; it must be train or val"
+            )
     return index
 
 
@@ -134,7 +146,9 @@ def _open_clip(folder: Path, fps: float, taxonomy: Taxonomy) -> Clip:
         raise UserError(f"no labels in {folder / 'label'}; each is a 16-bit PNG named like its frame")
     stray = sorted(set(labels) - set(frames))
     if stray:
-        raise UserError(f"{labels[stray[0]]} has no frame of that name in {folder / 'img'}; add it or remove the label")
+        raise UserError(
+            f"{labels[stray[0]]} has no frame of that name in {folder / 'img'}; add it or remove the label"
+        )
     size = _read_image(images, None, 0).shape[:2]
     by_frame = {frames[stem]: path for stem, path in labels.items()}
     return Clip(
@@ -154,7 +168,9 @@ def _read_image(paths: list[Path], size: tuple[int, int] | None, t: int) -> Imag
     if image is None:
         raise UserError(f"{paths[t]} is not a readable picture; replace it")
     if size is not None and image.shape[:2] != size:
-        raise UserError(f"{paths[t]} is {_wxh(image.shape)}, the clip's first frame {_wxh(size)}; a clip has one size")
+        raise UserError(
+            f"{paths[t]} is {_wxh(image.shape)}, the clip's first frame {_wxh(size)}; a clip has one size"
+        )
     rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return rgb
 
@@ -165,7 +181,9 @@ def _read_truth(paths: dict[int, Path], size: tuple[int, int], taxonomy: Taxonom
     if label is None:
         raise UserError(f"{path} is not a readable picture; replace it")
     if label.ndim != 2 or label.dtype != np.uint16:
-        raise UserError(f"{path} is {label.dtype} with shape {label.shape}; labels are 16-bit PNGs with one channel")
+        raise UserError(
+            f"{path} is {label.dtype} with shape {label.shape}; labels are 16-bit PNGs with one channel"
+        )
     if label.shape != size:
         raise UserError(f"{path} is {_wxh(label.shape)}, its frame {_wxh(size)}; they must agree")
     table = np.full(VOID_VALUE // TRACKS + 1, VOID, np.uint8)
@@ -179,7 +197,10 @@ def _read_truth(paths: dict[int, Path], size: tuple[int, int], taxonomy: Taxonom
         (semantic == VOID) & (label != VOID_VALUE), label, path, f"a class id that {taxonomy.name!r} lacks"
     )
     _raise_for(
-        (instance > 0) & (semantic < taxonomy.num_stuff), label, path, "a track id on a stuff class; only things have them"
+        (instance > 0) & (semantic < taxonomy.num_stuff),
+        label,
+        path,
+        "a track id on a stuff class; only things have them",
     )
     return PanopticFrame(semantic, instance)
 

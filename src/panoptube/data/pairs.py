@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from panoptube.config import DataConfig
+from panoptube.config import DataConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip
 from panoptube.data.labelled_video import read_labelled_videos
@@ -93,7 +95,9 @@ class FramePair:
             raise ValueError(f"images must be (B, 2, 3, H, W), got {tuple(self.images.shape)}")
         batch, size = len(self.images), tuple(self.images.shape[-2:])
         if len(self.targets) != batch or tuple(self.gaps.shape) != (batch,):
-            raise ValueError(f"{batch} pairs of images, {len(self.targets)} of targets, gaps {tuple(self.gaps.shape)}")
+            raise ValueError(
+                f"{batch} pairs of images, {len(self.targets)} of targets, gaps {tuple(self.gaps.shape)}"
+            )
         for pair in self.targets:
             for frame in pair:
                 if tuple(frame.semantic.shape) != size:
@@ -165,7 +169,9 @@ def draw_pair(clip: Clip, t: int, gap: int, rng: np.random.Generator, config: Da
         images.append(normalize(image, config.size))
         cropped = PanopticFrame(geometry.labels(truth.semantic, VOID), geometry.labels(truth.instance, 0))
         targets.append(frame_targets(cropped, clip.taxonomy))
-    return FramePair(torch.from_numpy(np.stack(images))[None], ((targets[0], targets[1]),), torch.tensor([gap]))
+    return FramePair(
+        torch.from_numpy(np.stack(images))[None], ((targets[0], targets[1]),), torch.tensor([gap])
+    )
 
 
 def collate(pairs: Sequence[FramePair]) -> FramePair:
@@ -201,7 +207,9 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
         if config.streets + config.videos == 0:
             raise UserError("data.streets and data.videos are both 0; one must be above 0")
         if config.videos > 0 and config.root is None:
-            raise UserError("data.videos is above 0 but data.root is not set; give the folder of labelled videos")
+            raise UserError(
+                "data.videos is above 0 but data.root is not set; give the folder of labelled videos"
+            )
         self.config, self.seed = config, seed
         self.clips: list[Clip] = []
         if config.videos > 0 and config.root is not None:
@@ -240,3 +248,53 @@ def _training_street(seed: int, number: int, size: tuple[int, int], difficulty: 
     rng = np.random.default_rng((seed, number))
     street = FIRST_TRAINING_SEED + int(rng.integers(2**31))
     return street_clip(street, frames=STREET_FRAMES, size=size, difficulty=float(rng.uniform(*difficulty)))
+
+
+def load_batches(
+    pairs: torch.utils.data.Dataset[FramePair], run: RunConfig, start: int, processes: int, rank: int
+) -> Iterator[tuple[FramePair, int]]:
+    """The batches of one process, without end, each with a seed for the network's samplers.
+
+    Batch number n holds the pairs n * batch, ..., n * batch + batch - 1; of R processes the one of rank r gets the
+    batches r, R + r, 2 R + r, ... A seed depends on the run's seed and the pairs alone, so all of this is the same
+    whichever process, and however many workers, prepare a pair.
+
+    Args:
+        pairs: by index.
+        run: its `data.workers`, `train.batch` and `train.seed` are used.
+        start: batches that this process has had already.
+        processes: R.
+        rank: r.
+
+    Raises:
+        UserError: as `pairs` does, also where a worker did.
+    """
+    size, seed = run.train.batch, run.train.seed
+    numbers = range(start * processes + rank, 2**62, processes)
+    loader = torch.utils.data.DataLoader(
+        pairs,
+        batch_sampler=(range(number * size, (number + 1) * size) for number in numbers),  # type: ignore[arg-type]
+        num_workers=run.data.workers,
+        collate_fn=collate,
+        worker_init_fn=_quiet_worker,
+        # Forked workers can't use the threads that the parent's OpenMP has started.
+        multiprocessing_context="spawn" if run.data.workers else None,
+        prefetch_factor=4 if run.data.workers else None,
+    )
+    try:
+        for number, pair in zip(numbers, loader):
+            yield pair, _sampling_seed(seed, number * size)
+    except UserError as error:  # a worker's error arrives with its traceback as text
+        raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from error
+
+
+def _sampling_seed(seed: int, index: int) -> int:
+    """Of the samplers for the batch that begins with pair `index`: the same whichever process has it."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _quiet_worker(worker: int) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the workers too; the main process stops them
+    cv2.setNumThreads(1)

@@ -1,12 +1,12 @@
 """The supervised losses of VPSNet-Track, one function per term (dossier 3.4, 4.2, 4.3, 5, 6.1, 7.2).
 
-Each is a mean over the frames of the batch. A term with nothing to compare is a zero that still has a gradient, since
-a missing gradient can hang distributed training.
+Each is a mean over the frames of the batch. A term with nothing to compare is a zero that still has a
+gradient, since a missing gradient can hang distributed training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from panoptube.panoptic.frame import VOID
 
 
 def supervised(frames: Sequence[FrameTraining], weights: LossConfig) -> dict[str, Tensor]:
-    """The eight terms, weighted: semantic, rpn_objectness, rpn_boxes, classes, boxes, masks, match, panoptic."""
+    """The eight terms, weighted, under the names of `LossConfig`; each is a () tensor."""
     count = len(frames)
     terms = {
         "semantic": sum_of(pixel_loss(f.semantic, f.semantic_target) for f in frames) * weights.semantic,
@@ -33,7 +33,7 @@ def supervised(frames: Sequence[FrameTraining], weights: LossConfig) -> dict[str
     return {name: term / count for name, term in terms.items()}
 
 
-def sum_of(values) -> Tensor:  # type: ignore[no-untyped-def]
+def sum_of(values: Iterable[Tensor]) -> Tensor:
     """Sum of () tensors."""
     return torch.stack(list(values)).sum()
 
@@ -65,19 +65,21 @@ def _per_level(index: Tensor, levels: Sequence[Tensor]) -> list[tuple[Tensor, Te
 
 
 def rpn_objectness_loss(frame: FrameTraining) -> list[Tensor]:
-    """Binary cross entropy of the sampled anchors, per level, over the number of samples of all levels (dossier 3.4)."""
+    """Binary cross entropy of the sampled anchors, per level, over all samples (dossier 3.4)."""
     index = torch.cat([frame.rpn.positive, frame.rpn.negative])
     target = torch.cat([torch.ones_like(frame.rpn.positive), torch.zeros_like(frame.rpn.negative)]).float()
     return [
-        F.binary_cross_entropy_with_logits(level[at].float(), target[chosen], reduction="sum") / _rpn_samples(frame)
+        F.binary_cross_entropy_with_logits(level[at].float(), target[chosen], reduction="sum")
+        / _rpn_samples(frame)
         for level, (chosen, at) in zip(frame.objectness, _per_level(index, frame.objectness))
     ]
 
 
 def rpn_box_loss(frame: FrameTraining) -> list[Tensor]:
-    """Smooth L1 (beta 1/9) of the positive anchors' deltas, per level, over the number of samples (dossier 3.4)."""
+    """Smooth L1 (beta 1/9) of the positive anchors' deltas, per level, over all samples (dossier 3.4)."""
     return [
-        F.smooth_l1_loss(level[at].float(), frame.rpn.deltas[chosen], reduction="sum", beta=1 / 9) / _rpn_samples(frame)
+        F.smooth_l1_loss(level[at].float(), frame.rpn.deltas[chosen], reduction="sum", beta=1 / 9)
+        / _rpn_samples(frame)
         for level, (chosen, at) in zip(frame.deltas, _per_level(frame.rpn.positive, frame.deltas))
     ]
 
@@ -89,7 +91,7 @@ def class_loss(frame: FrameTraining) -> Tensor:
 
 
 def box_loss(frame: FrameTraining) -> Tensor:
-    """Smooth L1 (beta 1) of the positives' deltas of their true class, over the number of all samples (dossier 4.2)."""
+    """Smooth L1 (beta 1) of the positives' deltas of their true class, over all samples (dossier 4.2)."""
     positive = len(frame.roi.truth)
     rows = torch.arange(positive, device=frame.box_deltas.device)
     deltas = frame.box_deltas[rows, frame.roi.labels[:positive]].float()
@@ -105,7 +107,7 @@ def mask_loss(frame: FrameTraining) -> Tensor:
 
 
 def match_loss(frame: FrameTraining) -> Tensor:
-    """Cross entropy of the positives over the reference's objects and "new", mean over the positives (dossier 7.2)."""
+    """Cross entropy of the positives over "new" and the reference's objects, mean (dossier 7.2)."""
     if len(frame.match) == 0:
         return frame.match.sum() * 0
     return F.cross_entropy(frame.match.float(), frame.match_target)

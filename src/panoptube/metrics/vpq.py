@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from panoptube.errors import UserError
 from panoptube.metrics.table import (
     VOID_KEY,
     FrameTable,
@@ -259,12 +260,12 @@ class VPQ:
         spacing: video frames from one labelled frame to the next; only names windows: k = spacing (n - 1).
 
     Raises:
-        ValueError: windows are none, below 1, or not ascending.
+        UserError: windows are none, below 1, or not ascending.
     """
 
     def __init__(self, taxonomy: Taxonomy, windows: Sequence[int] = (1, 2, 3, 4), spacing: int = 5) -> None:
         if not windows or windows[0] < 1 or list(windows) != sorted(set(windows)):
-            raise ValueError(f"window lengths must ascend from 1 or more, got {tuple(windows)}")
+            raise UserError(f"window lengths must ascend from 1 or more, got {tuple(windows)}")
         self.taxonomy = taxonomy
         self.windows = tuple(windows)
         self.spacing = spacing

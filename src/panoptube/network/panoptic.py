@@ -21,10 +21,12 @@ OVERLAP = 0.3
 
 
 def paste(mask: Tensor, box: Sequence[float], size: tuple[int, int], outside: float) -> Tensor:
-    """(28, 28) logits -> (H, W): resized to the box cut to integers, `outside` elsewhere (Mask_i of dossier 6)."""
+    """(28, 28) logits -> (H, W): resized to the box cut to integers, `outside` elsewhere (dossier 6)."""
     x1, y1, x2, y2 = (int(v) for v in box)
     height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
-    resized = F.interpolate(mask[None, None], size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+    resized = F.interpolate(mask[None, None], size=(height, width), mode="bilinear", align_corners=False)[
+        0, 0
+    ]
     return _place(resized, x1, y1, size, outside)
 
 
@@ -46,8 +48,8 @@ def instance_logits(
         boxes: (k, 4), at the scale of (H, W).
         labels: (k,) int64, 1..K.
         num_stuff: stuff classes.
-        legacy: both terms are 0 outside the box, so that an instance can win pixels anywhere, and the semantic
-            term's box is rounded at its far end.
+        legacy: both terms are 0 outside the box, so that an instance can win pixels anywhere, and the box of
+            the semantic term is rounded at its far end.
 
     Returns:
         (k, H, W).
@@ -94,7 +96,9 @@ def prune(
     for i in order:
         x1, y1, x2, y2 = (int(v) for v in rows[i])
         height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
-        logits = F.interpolate(masks[i][None, None], size=(height, width), mode="bilinear", align_corners=False)
+        logits = F.interpolate(
+            masks[i][None, None], size=(height, width), mode="bilinear", align_corners=False
+        )
         mask = (logits[0, 0] > 0)[: max(size[0] - y1, 0), : max(size[1] - x1, 0)]
         pixels = int(mask.sum())
         if pixels == 0:
@@ -132,8 +136,8 @@ def panoptic_target(semantic: Tensor, masks: Tensor, num_stuff: int) -> Tensor:
         num_stuff: stuff classes.
 
     Returns:
-        (H / 4, W / 4) int64: stuff class, num_stuff + index of the instance, or 255; thing pixels without an instance
-        are 255.
+        (H / 4, W / 4) int64: stuff class, num_stuff + index of the instance, or 255; thing pixels without an
+        instance are 255.
     """
     quarter = semantic[::4, ::4]
     target = torch.where(quarter < num_stuff, quarter, VOID)

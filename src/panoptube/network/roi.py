@@ -25,7 +25,7 @@ NMS_IOU = 0.5
 
 
 def roi_levels(boxes: Tensor) -> Tensor:
-    """(R, 4) -> (R,) int64, which of P2..P5 a box is read from; the thresholds are 112, 224, 448 pixels (dossier L7)."""
+    """(R, 4) -> (R,) int64, which of P2..P5 to read; thresholds 112, 224, 448 pixels (dossier L7)."""
     width, height = boxes[:, 2] - boxes[:, 0] + 1, boxes[:, 3] - boxes[:, 1] + 1
     return torch.floor(torch.log2(torch.sqrt(width * height) / 56 + 1e-6)).clamp(0, 3).long()
 
@@ -83,11 +83,14 @@ class MaskHead(nn.Module):
 
     def __init__(self, channels: int, width: int, convs: int, num_things: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(width if i else channels, width, 3, padding=1) for i in range(convs))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(width if i else channels, width, 3, padding=1) for i in range(convs)
+        )
         self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.logits = nn.Conv2d(width, num_things + 1, 1)
         for layer in (*self.convs, self.upsample, self.logits):
-            assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None
+            assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+            assert layer.bias is not None
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 
@@ -125,7 +128,7 @@ class RoiTargets(NamedTuple):
 def roi_targets(
     proposals: Tensor, truth: Tensor, labels: Tensor, masks: Tensor, number: int, choose: Choose
 ) -> RoiTargets:
-    """Samples boxes of one image for the second stage (dossier 4.2); the true boxes are candidates too, and come first.
+    """Samples boxes of one image for the second stage (dossier 4.2); true boxes are the first candidates.
 
     Args:
         proposals: (R, 4).
@@ -136,7 +139,9 @@ def roi_targets(
         choose: draws the sample.
     """
     candidates = torch.cat([truth, proposals])
-    assigned = torch.cat([torch.arange(len(truth), device=truth.device), assign(proposals, truth, 0.5, 0.5, 0.5)])
+    assigned = torch.cat(
+        [torch.arange(len(truth), device=truth.device), assign(proposals, truth, 0.5, 0.5, 0.5)]
+    )
     chosen = sample(assigned, number, 0.25, choose)
     positive = candidates[chosen.positive]
     deltas = encode(positive, truth[chosen.truth], ROI_STD)
@@ -148,7 +153,7 @@ def roi_targets(
 def mask_targets(boxes: Tensor, masks: Tensor, truth: Tensor) -> Tensor:
     """(P, 4) boxes, (G, H, W) uint8 masks, (P,) which mask -> (P, 28, 28) uint8, each mask cut to its box.
 
-    OpenCV resizes the bytes themselves and so rounds to 0 or 1, as the published network was trained (dossier L9).
+    OpenCV resizes the bytes themselves and so rounds to 0 or 1, as in the published training (dossier L9).
     """
     array = masks.cpu().numpy()
     result = np.zeros((len(boxes), MASK_LOGITS, MASK_LOGITS), np.uint8)

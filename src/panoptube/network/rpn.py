@@ -67,11 +67,17 @@ class RegionProposals(nn.Module):
 
 @lru_cache(maxsize=16)
 def level_anchors(height: int, width: int, stride: int) -> Tensor:
-    """(height * width * 3, 4) anchors of one level, by row, column, ratio; integers, centred on (stride - 1) / 2 (dossier 3.2)."""
+    """Anchors of one level (dossier 3.2): whole numbers, centred on (stride - 1) / 2 of each cell.
+
+    Returns:
+        (height * width * 3, 4), by row, column, ratio.
+    """
     ratio = torch.tensor(RATIOS, dtype=torch.float64).sqrt()
     half_width, half_height = (SCALE * stride / ratio - 1) / 2, (SCALE * stride * ratio - 1) / 2
     center = (stride - 1) / 2
-    base = torch.stack([center - half_width, center - half_height, center + half_width, center + half_height], 1).round()
+    base = torch.stack(
+        [center - half_width, center - half_height, center + half_width, center + half_height], 1
+    ).round()
     y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
     shift = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)
     return (shift + base).reshape(-1, 4).float()
@@ -87,7 +93,7 @@ def anchors(output: RpnOutput) -> list[Tensor]:
 
 @torch.no_grad()
 def propose(output: RpnOutput, image: int, image_size: tuple[int, int], number: int) -> Tensor:
-    """Proposals of one image (dossier 3.5): per level the best `number`, suppressed at IoU 0.7; of all, the best `number`.
+    """Proposals of one image (dossier 3.5): the best of each level, suppressed at IoU 0.7, together.
 
     Args:
         image: which of the batch.
@@ -104,7 +110,7 @@ def propose(output: RpnOutput, image: int, image_size: tuple[int, int], number: 
             scores, best = scores.topk(number)
             deltas, boxes = deltas[best], boxes[best]
         decoded = decode(boxes, deltas.float()[:, None], RPN_STD, image_size)[:, 0]
-        # Survivors in index order, so that equal scores of two levels are resolved as in the published network.
+        # Survivors in index order: so equal scores of two levels are resolved as in the published network.
         survivors = nms(decoded, scores, NMS_IOU).sort().values[:number]
         kept.append(torch.cat([decoded[survivors], scores[survivors, None]], 1))
     proposals = torch.cat(kept)
@@ -128,4 +134,6 @@ def rpn_targets(
     index = torch.nonzero(inside)[:, 0]
     chosen = sample(assign(boxes[index], truth, 0.7, 0.3, 0.3), number, 0.5, choose)
     positive = index[chosen.positive]
-    return RpnTargets(positive, index[chosen.negative], encode(boxes[positive], truth[chosen.truth], RPN_STD), boxes)
+    return RpnTargets(
+        positive, index[chosen.negative], encode(boxes[positive], truth[chosen.truth], RPN_STD), boxes
+    )

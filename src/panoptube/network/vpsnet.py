@@ -136,7 +136,7 @@ class VPSNet(nn.Module):
         return Detections(semantic[image].float(), *found, masks.float(), embeddings.float())
 
     def training_outputs(self, pair: FramePair, choose: Choose) -> list[FrameTraining]:
-        """Predictions and targets for the target frame of each pair; the reference frame only gives objects to match.
+        """Predictions and targets for the target frame of each pair; the reference gives objects to match.
 
         Args:
             pair: B pairs.
@@ -148,7 +148,14 @@ class VPSNet(nn.Module):
         semantic, rpn = self.semantic(targets), self.rpn(targets)
         return [
             self.train_frame(
-                pyramid, semantic, full_size(semantic[i : i + 1])[0], rpn, i, count + i, *pair.targets[i], choose
+                pyramid,
+                semantic,
+                full_size(semantic[i : i + 1])[0],
+                rpn,
+                i,
+                count + i,
+                *pair.targets[i],
+                choose,
             )
             for i in range(count)
         ]
@@ -170,7 +177,8 @@ class VPSNet(nn.Module):
 
         Args:
             pyramid: P2..P6 of all frames.
-            semantic: (B, C, H / 4, W / 4) logits of the supervised frames; semantic_full: (C, H, W) of this one.
+            semantic: (B, C, H / 4, W / 4) logits of the supervised frames.
+            semantic_full: (C, H, W) logits of this one.
             rpn: of the supervised frames.
             image, reference_image: where this frame and its reference are in the batch.
             truth, reference: of the two frames.
@@ -185,9 +193,12 @@ class VPSNet(nn.Module):
         features = pool(pyramid, image, roi.boxes, BOX_SIZE)
         class_logits, box_deltas = self.boxes(features)
         positive = len(roi.truth)
-        masks = self.masks.of_class(pool(pyramid, image, roi.boxes[:positive], MASK_SIZE), roi.labels[:positive])
+        masks = self.masks.of_class(
+            pool(pyramid, image, roi.boxes[:positive], MASK_SIZE), roi.labels[:positive]
+        )
         match = match_logits(
-            self.matching(features[:positive]), self.matching(pool(pyramid, reference_image, reference.boxes, BOX_SIZE))
+            self.matching(features[:positive]),
+            self.matching(pool(pyramid, reference_image, reference.boxes, BOX_SIZE)),
         )
         true_masks = self.masks.of_class(pool(pyramid, image, truth.boxes, MASK_SIZE), truth.labels)
         stuff = self.taxonomy.num_stuff
@@ -224,6 +235,8 @@ def vpsnet(config: NetworkConfig, taxonomy: Taxonomy) -> VPSNet:
         rpn=RegionProposals(config.channels),
         boxes=BoxHead(config.channels, config.box_channels, things),
         masks=MaskHead(config.channels, config.mask_channels, config.mask_convs, things),
-        semantic=SemanticHead(config.channels, config.semantic_channels, config.semantic_groups, len(taxonomy)),
+        semantic=SemanticHead(
+            config.channels, config.semantic_channels, config.semantic_groups, len(taxonomy)
+        ),
         matching=MatchHead(config.channels, config.match_channels),
     )

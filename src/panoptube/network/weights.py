@@ -18,12 +18,22 @@ from panoptube.panoptic.frame import Taxonomy
 
 
 def save_weights(path: Path, network: VPSNet, run: RunConfig) -> None:
-    """Writes weights, run configuration and taxonomy; the file appears complete or not at all."""
+    """Writes weights, run configuration and taxonomy; the file appears complete or not at all.
+
+    Raises:
+        UserError: the file can't be written.
+    """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     metadata = {"run": run.to_yaml(), "taxonomy": json.dumps(network.taxonomy.to_dict())}
     part = path.with_name(path.name + ".part")
-    safetensors.torch.save_file(state, part, metadata)
-    os.replace(part, path)
+    try:
+        safetensors.torch.save_file(state, part, metadata)
+        os.replace(part, path)
+    except (safetensors.SafetensorError, OSError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: can't be written ({' '.join(str(error).split())}); give another place"
+        ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -34,7 +44,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
-            f"{path}: not a complete safetensors file ({' '.join(str(error).split())}); give one that panoptube train wrote"
+            f"{path}: not a complete safetensors file ({' '.join(str(error).split())}); "
+            "give one that panoptube train wrote"
         ) from error
 
 
@@ -46,9 +57,15 @@ def load_weights(path: Path) -> tuple[VPSNet, RunConfig]:
     """
     state, metadata = _read(path)
     if "run" not in metadata or "taxonomy" not in metadata:
-        raise UserError(f"{path}: holds no panoptube run; give a .safetensors file that panoptube train wrote")
+        raise UserError(
+            f"{path}: holds no panoptube run; give a .safetensors file that panoptube train wrote"
+        )
     run = RunConfig.from_yaml(metadata["run"], source=f"{path}, its run configuration")
-    network = vpsnet(run.network, Taxonomy.from_dict(json.loads(metadata["taxonomy"])))
+    try:
+        taxonomy = Taxonomy.from_dict(json.loads(metadata["taxonomy"]))
+    except (json.JSONDecodeError, UserError) as error:
+        raise UserError(f"{path}, its taxonomy: {error}") from error
+    network = vpsnet(run.network, taxonomy)
     fit = compare(network, state)
     if fit.missing or fit.unexpected or fit.misshapen:
         raise UserError(f"{path}: doesn't fit its own configuration: {fit}")
@@ -80,7 +97,12 @@ def compare(network: VPSNet, state: dict[str, Tensor]) -> Fit:
     both = own.keys() & state.keys()
     fitting = sorted(k for k in both if own[k].shape == state[k].shape)
     misshapen = sorted(both - set(fitting))
-    return Fit(tuple(fitting), tuple(sorted(own.keys() - state.keys())), tuple(sorted(state.keys() - own.keys())), tuple(misshapen))
+    return Fit(
+        tuple(fitting),
+        tuple(sorted(own.keys() - state.keys())),
+        tuple(sorted(state.keys() - own.keys())),
+        tuple(misshapen),
+    )
 
 
 def load_fitting(network: VPSNet, path: Path) -> Fit:

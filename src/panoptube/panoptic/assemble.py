@@ -15,7 +15,7 @@ from panoptube.network.vpsnet import Detections
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
 
 STUFF_AREA = 2048 / (1024 * 2048)
-"""Stuff classes that cover less of the image than this become void: 2048 pixels of a Cityscapes frame (dossier 6.3)."""
+"""Stuff that covers a smaller share of the frame becomes void: 2048 pixels of Cityscapes (dossier 6.3)."""
 
 
 class IndexMap(NamedTuple):
@@ -23,20 +23,20 @@ class IndexMap(NamedTuple):
 
     Attributes:
         semantic: (H, W) int64, most probable class.
-        index: (H, W) int64, stuff class, or num_stuff + position in `kept`.
+        winner: (H, W) int64, stuff class, or num_stuff + position in `kept`.
         kept: (k,) int64, detections that have a channel, by falling score.
         logits: (num_stuff + k, H, W).
     """
 
     semantic: Tensor
-    index: Tensor
+    winner: Tensor
     kept: Tensor
     logits: Tensor
 
 
 @torch.no_grad()
 def index_map(detections: Detections, num_stuff: int, legacy: bool) -> IndexMap:
-    """Panoptic logits of the detections that are not covered by better ones, and their maximum (dossier 6.2)."""
+    """Panoptic logits of the detections that better ones don't cover, and their maximum (dossier 6.2)."""
     semantic = full_size(detections.semantic[None])[0]
     size = (semantic.shape[1], semantic.shape[2])
     d = detections
@@ -74,8 +74,8 @@ def unify(
         ids: (k,) object id >= 0 of each channel.
         taxonomy: of the classes.
         stuff_area: stuff with fewer pixels becomes void.
-        legacy: the id is looked up by the rank among the instances that own a pixel (dossier H1), object values are
-            bytes (D9), and those of stuff are the class.
+        legacy: the id is looked up by the rank among the instances that own a pixel (dossier H1), object
+            values are bytes (D9), and those of stuff are the class.
 
     Returns:
         Object value: id + 1 on things, 0 on stuff.
@@ -123,7 +123,7 @@ def assemble(
     height, width = size
     unified = unify(
         found.semantic[:height, :width].cpu().numpy(),
-        found.index[:height, :width].cpu().numpy(),
+        found.winner[:height, :width].cpu().numpy(),
         detections.labels.cpu()[kept].numpy(),
         ids[kept].numpy(),
         taxonomy,

@@ -71,7 +71,7 @@ def write_id_png(path: Path, id_map: IdMap) -> None:
         UserError: the file can't be written.
     """
     rgba = np.ascontiguousarray(id_map, "<u4").view(np.uint8).reshape(*id_map.shape, 4)
-    _, data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 2])
+    _, data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(data.tobytes())

@@ -29,7 +29,7 @@ class Category:
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """The classes of a dataset: names, colours, which are things. Everything else that counts classes asks this.
+    """The classes of a dataset: names, colours, which are things. Whatever counts classes asks this.
 
     A pixel's class is the position in `categories`: stuff first, then things (the order of the network's
     semantic channels, dossier 0.4). Void is 255 and not a category.
@@ -44,19 +44,29 @@ class Taxonomy:
 
     def __post_init__(self) -> None:
         if not 0 < len(self.categories) < 256:
-            raise UserError(f"taxonomy {self.name!r} has {len(self.categories)} classes; 1 to 255 are possible")
+            raise UserError(
+                f"taxonomy {self.name!r} has {len(self.categories)} classes; 1 to 255 are possible"
+            )
         for what in ("name", "id"):
             values = [getattr(c, what) for c in self.categories]
             twice = {v for v in values if values.count(v) > 1}
             if twice:
-                raise UserError(f"taxonomy {self.name!r} has the {what} {sorted(twice)[0]!r} twice; make it unique")
+                raise UserError(
+                    f"taxonomy {self.name!r} has the {what} {sorted(twice)[0]!r} twice; make it unique"
+                )
         things = [c.isthing for c in self.categories]
         if things != sorted(things):
-            first = next(c.name for c, d in zip(self.categories, self.categories[1:]) if c.isthing and not d.isthing)
-            raise UserError(f"taxonomy {self.name!r} has the thing {first!r} before a stuff class; list stuff first")
+            first = next(
+                c.name for c, d in zip(self.categories, self.categories[1:]) if c.isthing and not d.isthing
+            )
+            raise UserError(
+                f"taxonomy {self.name!r} has the thing {first!r} before a stuff class; list stuff first"
+            )
         for c in self.categories:
             if len(c.color) != 3 or not all(0 <= v <= 255 for v in c.color):
-                raise UserError(f"taxonomy {self.name!r}: colour {c.color} of {c.name!r} is not three numbers in 0..255")
+                raise UserError(
+                    f"taxonomy {self.name!r}: colour {c.color} of {c.name!r} is not three numbers in 0..255"
+                )
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -97,7 +107,8 @@ class Taxonomy:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the inverse of `from_dict`."""
         categories = [
-            {"id": c.id, "name": c.name, "isthing": int(c.isthing), "color": list(c.color)} for c in self.categories
+            {"id": c.id, "name": c.name, "isthing": int(c.isthing), "color": list(c.color)}
+            for c in self.categories
         ]
         return {"name": self.name, "categories": categories}
 
@@ -110,12 +121,19 @@ class Taxonomy:
         """
         try:
             categories = tuple(
-                Category(str(c["name"]), bool(c["isthing"]), (int(c["color"][0]), int(c["color"][1]), int(c["color"][2])), int(c["id"]))
+                Category(
+                    str(c["name"]),
+                    bool(c["isthing"]),
+                    (int(c["color"][0]), int(c["color"][1]), int(c["color"][2])),
+                    int(c["id"]),
+                )
                 for c in data["categories"]
             )
             return cls(str(data.get("name", "unnamed")), categories)
         except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise UserError(f"not a taxonomy ({error!r}); each category needs id, name, isthing and color") from error
+            raise UserError(
+                f"not a taxonomy ({error!r}); each category needs id, name, isthing and color"
+            ) from error
 
 
 class Segment(NamedTuple):
@@ -137,7 +155,8 @@ class PanopticFrame:
 
     Attributes:
         semantic: (H, W) uint8, position of the class in the taxonomy, 255 = void.
-        instance: (H, W) int32. 0 = stuff, or crowd where the class is a thing; > 0 = track id, unique in the video.
+        instance: (H, W) int32. 0 = stuff, or crowd where the class is a thing; > 0 = track id, unique in the
+            video.
         scores: confidence in [0, 1] by track id; ids without a score are fine.
 
     Raises:
@@ -149,11 +168,16 @@ class PanopticFrame:
     scores: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, array, dtype in (("semantic", self.semantic, np.uint8), ("instance", self.instance, np.int32)):
+        for name, array, dtype in (
+            ("semantic", self.semantic, np.uint8),
+            ("instance", self.instance, np.int32),
+        ):
             if array.ndim != 2 or array.dtype != dtype:
                 raise ValueError(f"{name} must be (H, W) {np.dtype(dtype)}, got {array.shape} {array.dtype}")
         if self.semantic.shape != self.instance.shape:
-            raise ValueError(f"semantic is {self.semantic.shape}, instance is {self.instance.shape}; they must agree")
+            raise ValueError(
+                f"semantic is {self.semantic.shape}, instance is {self.instance.shape}; they must agree"
+            )
         if self.instance.size and int(self.instance.min()) < 0:
             raise ValueError(f"instance holds {int(self.instance.min())}; track ids are 0 or more")
 
@@ -171,17 +195,20 @@ class PanopticFrame:
         labels = np.unique(self.semantic)
         unknown = [int(v) for v in labels if v != VOID and v >= len(taxonomy)]
         if unknown:
-            raise ValueError(f"semantic holds class {unknown[0]}; {taxonomy.name!r} has 0..{len(taxonomy) - 1} and 255")
+            raise ValueError(
+                f"semantic holds class {unknown[0]}; {taxonomy.name!r} has 0..{len(taxonomy) - 1} and 255"
+            )
         stray = (self.instance > 0) & ((self.semantic < taxonomy.num_stuff) | (self.semantic == VOID))
         if stray.any():
             y, x = map(int, np.argwhere(stray)[0])
+            label = int(self.semantic[y, x])
+            where = "void" if label == VOID else taxonomy.names[label]
             raise ValueError(
-                f"track id {self.instance[y, x]} at row {y}, column {x} lies on "
-                f"{'void' if self.semantic[y, x] == VOID else taxonomy.names[self.semantic[y, x]]}; only things have ids"
+                f"track id {self.instance[y, x]} at row {y}, column {x} lies on {where}; only things have ids"
             )
 
     def segments(self) -> list[Segment]:
-        """The segments of the frame, by class, then id; void is none. Crowd is the segment of id 0 of a thing class."""
+        """The segments of the frame, by class, then id; void is none. Crowd is a thing class with id 0."""
         key = self.semantic.astype(np.int64) << 32 | self.instance
         found: list[Segment] = []
         values, inverse = np.unique(key, return_inverse=True)

@@ -21,7 +21,10 @@ WORST = -100.0
 
 
 class Association(NamedTuple):
-    """How well each detection fits "new object" (column 0) and each object in memory; all (n, m + 1) but the overlap."""
+    """How well each detection fits "new object" (column 0) and each object in memory.
+
+    All are (n, m + 1), but overlap and same_class are (n, m).
+    """
 
     match: Tensor
     log_probability: Tensor
@@ -53,7 +56,7 @@ class Tracker:
         return len(self.ids)
 
     def associate(self, boxes: Tensor, labels: Tensor, scores: Tensor, embeddings: Tensor) -> Association:
-        """Scores of the detections against the memory: log softmax of the match logits + ln score + 2 IoU + 10 same class.
+        """Scores against the memory: log softmax of the match logits + ln score + 2 IoU + 10 same class.
 
         "New object" has IoU 0 and counts as the same class.
         """
@@ -71,8 +74,9 @@ class Tracker:
     def step(self, boxes: Tensor, labels: Tensor, scores: Tensor, embeddings: Tensor) -> Tensor:
         """Takes the next frame's detections and remembers them.
 
-        Each detection goes to what fits it best. Of several that want one object, the best gets it; the others become
-        new objects. A continued object takes over box and embedding, not the class (dossier 7.3).
+        Each detection goes to what fits it best. Of several that want one object, the best gets it; the
+        others become new objects. A continued object takes over box and embedding, not the class
+        (dossier 7.3).
 
         Args:
             boxes: (n, 4); labels: (n,) int64; scores: (n,); embeddings: (n, D).
@@ -105,9 +109,12 @@ class Tracker:
     def _settle(
         self, best: list[float], choice: list[int], boxes: Tensor, embeddings: Tensor
     ) -> tuple[list[int], list[int]]:
-        """Gives each wanted object to its best claimant. Returns the new objects, in order, and the ids so far (-1: new).
+        """Gives each wanted object to its best claimant.
 
         Those that fit "new object" best are added before the losers, which come last (dossier 7.3).
+
+        Returns:
+            The detections that become new objects, in order, and the ids so far (-1: new).
         """
         winner: dict[int, int] = {}
         for i, column in enumerate(choice):
@@ -129,4 +136,8 @@ class Tracker:
         keep = [k for k, age in enumerate(self.ages) if age <= self.max_age]
         if len(keep) < len(self.ids):
             self.ids, self.ages = [self.ids[k] for k in keep], [self.ages[k] for k in keep]
-            self.boxes, self.labels, self.embeddings = self.boxes[keep], self.labels[keep], self.embeddings[keep]
+            self.boxes, self.labels, self.embeddings = (
+                self.boxes[keep],
+                self.labels[keep],
+                self.embeddings[keep],
+            )

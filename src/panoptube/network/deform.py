@@ -1,0 +1,258 @@
+"""Deformable convolution (DCN v1), with its own kernels on the CPU (dossier L13 and section 5).
+
+torchvision's CPU operator would take nearly all of the training time. Here a band of pixels at a time is gathered into
+columns from channels-last data, where the inner loop over channels is contiguous, and the rest is matrix products.
+The backward pass gathers the columns again rather than keeping them: it needs them in the same cache lines anyway.
+
+The kernels run on the calling thread and the products on torch's threads. More threads for the kernels lose time: they
+compete with torch's, which stay awake for the next product, and a band's kernel takes a few percent of its products.
+It also means no thread pool that a second caller or a forked process could trip over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numba
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torchvision import ops
+
+Array = NDArray[Any]
+
+COLUMN_BYTES = 8 << 20
+"""Size of the column buffer: large enough for the matrix products, small enough for the cache."""
+
+# Sums over channels may be reordered, which SIMD needs. NaN and infinity keep their meaning.
+_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+
+
+@_jit
+def _corner(y: float, x: float, height: int, width: int) -> int:
+    """Row of pixel (y, x) in an image of `height * width` rows; outside, the row of zeros that follows them."""
+    if 0 <= y < height and 0 <= x < width:
+        return int(y) * width + int(x)
+    return height * width
+
+
+@_jit
+def _gather(
+    image: Array, offset: Array, columns: Array, first: int, shape: Any, kernel: tuple[int, int], padding: int
+) -> None:
+    """Bilinear samples of output pixels `first` .. `first + n`.
+
+    image (H * W + 1, C), last row zero; offset (2 * taps, H' * W'); columns (n, taps, C), written; shape (H, W, W').
+    """
+    height, width, out_width = shape
+    kind = image.dtype.type
+    for row in range(columns.shape[0]):
+        pixel = first + row
+        for tap in range(columns.shape[1]):
+            y = pixel // out_width + tap // kernel[1] - padding + offset[2 * tap, pixel]
+            x = pixel % out_width + tap % kernel[1] - padding + offset[2 * tap + 1, pixel]
+            y0, x0 = math.floor(y), math.floor(x)
+            ly, lx = kind(y - y0), kind(x - x0)
+            v00 = image[_corner(y0, x0, height, width)]
+            v01 = image[_corner(y0, x0 + 1, height, width)]
+            v10 = image[_corner(y0 + 1, x0, height, width)]
+            v11 = image[_corner(y0 + 1, x0 + 1, height, width)]
+            column = columns[row, tap]
+            for c in range(column.size):
+                top = v00[c] + lx * (v01[c] - v00[c])
+                bottom = v10[c] + lx * (v11[c] - v10[c])
+                column[c] = top + ly * (bottom - top)
+
+
+@_jit
+def _scatter(
+    image: Array,
+    grad_image: Array,
+    offset: Array,
+    grad_offset: Array,
+    columns: Array,
+    first: int,
+    shape: Any,
+    kernel: tuple[int, int],
+    padding: int,
+) -> None:
+    """Gradients through `_gather`, whose arguments these are.
+
+    columns holds its own gradient and gets the samples in its place, which the weight's gradient needs next;
+    grad_image (H * W + 1, C) is added to; grad_offset (2 * taps, H' * W') is written.
+    """
+    height, width, out_width = shape
+    outside = height * width
+    kind = image.dtype.type
+    zero, one = kind(0), kind(1)
+    for row in range(columns.shape[0]):
+        pixel = first + row
+        for tap in range(columns.shape[1]):
+            y = pixel // out_width + tap // kernel[1] - padding + offset[2 * tap, pixel]
+            x = pixel % out_width + tap % kernel[1] - padding + offset[2 * tap + 1, pixel]
+            y0, x0 = math.floor(y), math.floor(x)
+            ly, lx = kind(y - y0), kind(x - x0)
+            i00 = _corner(y0, x0, height, width)
+            i01 = _corner(y0, x0 + 1, height, width)
+            i10 = _corner(y0 + 1, x0, height, width)
+            i11 = _corner(y0 + 1, x0 + 1, height, width)
+            column = columns[row, tap]
+            # One corner at a time: with a single array written, the loop is known to be free of overlap.
+            for corner, weight in (
+                (i00, (one - ly) * (one - lx)),
+                (i01, (one - ly) * lx),
+                (i10, ly * (one - lx)),
+                (i11, ly * lx),
+            ):
+                if corner != outside:
+                    target = grad_image[corner]
+                    for c in range(column.size):
+                        target[c] += weight * column[c]
+            v00, v01, v10, v11 = image[i00], image[i01], image[i10], image[i11]
+            grad_y, grad_x = zero, zero
+            for c in range(column.size):
+                across_top, across_bottom = v01[c] - v00[c], v11[c] - v10[c]
+                top, bottom = v00[c] + lx * across_top, v10[c] + lx * across_bottom
+                grad_y += column[c] * (bottom - top)
+                grad_x += column[c] * (across_top + ly * (across_bottom - across_top))
+                column[c] = top + ly * (bottom - top)
+            grad_offset[2 * tap, pixel] = grad_y
+            grad_offset[2 * tap + 1, pixel] = grad_x
+
+
+def _channels_last(sample: Tensor) -> Tensor:
+    """(C, H, W) -> (H * W + 1, C), with a row of zeros at the end: what every place outside the image reads."""
+    channels, height, width = sample.shape
+    rows = sample.new_empty(height * width + 1, channels)
+    rows[:-1].copy_(sample.reshape(channels, -1).t())
+    rows[-1] = 0
+    return rows
+
+
+def _bands(input: Tensor, weight: Tensor, pixels: int) -> Iterator[tuple[int, Tensor]]:
+    """First pixel and columns (n, taps, C), to be filled, of each band of `pixels`; all share one buffer."""
+    taps, channels = weight.shape[2] * weight.shape[3], input.shape[1]
+    size = min(pixels, max(1, COLUMN_BYTES // max(1, taps * channels * input.element_size())))
+    buffer = input.new_empty(size, taps, channels)
+    for first in range(0, pixels, max(1, size)):
+        yield first, buffer[: min(size, pixels - first)]
+
+
+class _DeformConv2d(torch.autograd.Function):
+    """The CPU operator. Arguments as `deform_conv2d`, all of the same dtype, float32 or float64.
+
+    Products are written with `out=`, which autocast leaves alone.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, offset: Tensor, weight: Tensor, padding: int) -> Tensor:
+        ctx.save_for_backward(input, offset, weight)
+        ctx.padding = padding
+        input, offset, weight = input.detach(), offset.detach(), weight.detach()
+        matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+        output = input.new_empty(len(input), len(weight), *offset.shape[2:])
+        shape, kernel = (*input.shape[2:], offset.shape[3]), tuple(weight.shape[2:])
+        for image, offsets, out in zip(input, offset.flatten(2), output.flatten(2)):
+            rows = _channels_last(image)
+            for first, columns in _bands(input, weight, offsets.shape[1]):
+                _gather(rows.numpy(), offsets.numpy(), columns.numpy(), first, shape, kernel, padding)
+                torch.mm(matrix, columns.flatten(1).t(), out=out[:, first : first + len(columns)])
+        return output
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        input, offset, weight = ctx.saved_tensors
+        input, offset, weight = input.detach(), offset.detach(), weight.detach()
+        matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+        grad_matrix = torch.zeros_like(matrix)
+        grad_input = torch.empty_like(input, memory_format=torch.contiguous_format)
+        grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
+        shape, kernel = (*input.shape[2:], offset.shape[3]), tuple(weight.shape[2:])
+        for b, (offsets, grad) in enumerate(zip(offset.flatten(2), grad_output.flatten(2))):
+            rows = _channels_last(input[b])
+            grad_rows = torch.zeros_like(rows)
+            grad_offsets = grad_offset[b].flatten(1)
+            for first, columns in _bands(input, weight, offsets.shape[1]):
+                part, flat = grad[:, first : first + len(columns)], columns.flatten(1)
+                torch.mm(part.t(), matrix, out=flat)
+                _scatter(
+                    rows.numpy(),
+                    grad_rows.numpy(),
+                    offsets.numpy(),
+                    grad_offsets.numpy(),
+                    columns.numpy(),
+                    first,
+                    shape,
+                    kernel,
+                    ctx.padding,
+                )
+                torch.addmm(grad_matrix, part, flat, out=grad_matrix)
+            grad_input[b].flatten(1).copy_(grad_rows[:-1].t())
+        grad_weight = grad_matrix.view(len(weight), *kernel, -1).permute(0, 3, 1, 2)
+        return grad_input, grad_offset, grad_weight.contiguous(), None
+
+
+def deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, padding: int = 1) -> Tensor:
+    """Deformable convolution, version 1: each tap reads the input, bilinearly, at its place plus an offset.
+
+    Stride 1, dilation 1, one group, no bias; zero outside the input (dossier L13). The same as
+    torchvision.ops.deform_conv2d, which does the work on a GPU; on the CPU it is this file's own, which may be
+    called from several threads at a time, gives the same bits every time, and keeps nothing but its arguments for the
+    backward pass.
+
+    float64 is computed in float64, everything else in float32; the result has the input's dtype.
+
+    Args:
+        input: (B, C, H, W), any memory format.
+        offset: (B, 2 * kh * kw, H', W') in pixels: (dy, dx) of the first tap, of the second, ..., row by row.
+        weight: (O, C, kh, kw).
+        padding: zeros around the input, in pixels; H' = H + 2 * padding - kh + 1, and W' alike.
+
+    Returns:
+        (B, O, H', W').
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    taps = weight.shape[2] * weight.shape[3]
+    size = [n + 2 * padding - k + 1 for n, k in zip(input.shape[2:], weight.shape[2:])]
+    if input.ndim != 4 or weight.ndim != 4 or weight.shape[1] != input.shape[1]:
+        raise ValueError(f"input {tuple(input.shape)} does not fit the weight {tuple(weight.shape)}")
+    if list(offset.shape) != [input.shape[0], 2 * taps, *size]:
+        raise ValueError(
+            f"offset is {tuple(offset.shape)}; the input needs {(input.shape[0], 2 * taps, *size)}"
+        )
+    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+    arguments = input.to(dtype), offset.to(dtype), weight.to(dtype)
+    if input.device.type == "cpu":
+        result: Tensor = _DeformConv2d.apply(*arguments, padding)  # type: ignore[no-untyped-call]
+    else:
+        result = ops.deform_conv2d(*arguments, padding=padding)
+    return result.to(input.dtype)
+
+
+class DeformConv2d(nn.Module):
+    """Deformable convolution that predicts its own offsets from its input (dossier 5).
+
+    `offset` is an ordinary convolution with bias, Xavier-uniform with zero bias, so that offsets are small but not
+    zero at the start. `weight` (out, in, k, k) is uniform in +-1 / sqrt(in * k * k); no bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.padding = kernel_size // 2
+        self.offset = nn.Conv2d(in_channels, 2 * kernel_size**2, kernel_size, padding=self.padding)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        nn.init.xavier_uniform_(self.offset.weight)
+        assert self.offset.bias is not None
+        nn.init.zeros_(self.offset.bias)
+        bound = 1 / math.sqrt(in_channels * kernel_size**2)
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W) for an odd kernel size."""
+        return deform_conv2d(x, self.offset(x), self.weight, self.padding)
