@@ -2,8 +2,8 @@
 
     python benchmarks/deform.py [--json FILE]
 
-Rows: 256 channels at 128x256, forward without gradients (a prediction at the finest level of a 512x1024 frame);
-64 channels at 64x128, forward and backward. OMP_NUM_THREADS sets the number of threads.
+Rows: 256 channels at 128x256, forward without gradients (the finest level of a 512x1024 frame); 64 channels
+at 64x128, forward and backward. OMP_NUM_THREADS sets the number of threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Operator = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def theirs(input: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    return ops.deform_conv2d(input, offset, weight, padding=1)
+    result: Tensor = ops.deform_conv2d(input, offset, weight, padding=1)
+    return result
 
 
 def seconds(operator: Operator, arguments: tuple[Tensor, Tensor, Tensor], backward: bool) -> float:
@@ -40,8 +41,10 @@ def seconds(operator: Operator, arguments: tuple[Tensor, Tensor, Tensor], backwa
     return time.perf_counter() - begin
 
 
-def measure(name: str, channels: int, height: int, width: int, backward: bool, runs: int) -> dict[str, float | str]:
-    """Best and median times of both in milliseconds, and their ratios, over `runs` turns after one to warm up."""
+def measure(
+    name: str, channels: int, height: int, width: int, backward: bool, runs: int
+) -> dict[str, float | str]:
+    """Best and median milliseconds of both, and their ratios, over `runs` turns after one to warm up."""
     generator = torch.Generator().manual_seed(0)
     shapes = (1, channels, height, width), (1, 18, height, width), (channels, channels, 3, 3)
     input, offset, weight = (torch.randn(s, generator=generator).requires_grad_(backward) for s in shapes)
@@ -64,14 +67,18 @@ def measure(name: str, channels: int, height: int, width: int, backward: bool, r
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args()
     rows = [
         measure("256 channels, 128x256, forward", 256, 128, 256, backward=False, runs=5),
         measure("64 channels, 64x128, forward + backward", 64, 64, 128, backward=True, runs=9),
     ]
-    table = Table(title=f"Deformable convolution, float32, {torch.get_num_threads()} threads, milliseconds: best (median)")
+    table = Table(
+        title=f"Deformable convolution, float32, {torch.get_num_threads()} threads: best (median) in ms"
+    )
     for heading in ("", "panoptube", "torchvision", "times as fast"):
         table.add_column(heading, justify="right" if heading else "left")
     for row in rows:

@@ -1,7 +1,7 @@
 """Training: the same numbers whatever stops and restarts it, and a clear word when it goes wrong.
 
-Most tests train a stand-in of a few weights, which samples and drops out at random as the network does; the last ones
-train a narrow VPSNet.
+Most tests train a stand-in of a few weights, which samples and drops out at random as the network does; the
+last ones train a narrow VPSNet.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,11 +24,19 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 
+from panoptube import train as training
 from panoptube.checkpoint import write_atomically
 from panoptube.config import DataConfig, NetworkConfig, RunConfig, TrainConfig
-from panoptube.data.pairs import FramePair, FrameTargets, load_batches
+from panoptube.data.cityscapes_vps import CITYSCAPES
+from panoptube.data.clip import Clip
+from panoptube.data.labelled_video import write_labelled_video
+from panoptube.data.pairs import FramePair, FrameTargets, PairDataset, frame_targets, load_batches
 from panoptube.errors import UserError
+from panoptube.network.weights import load_weights, save_weights
+from panoptube.panoptic.frame import PanopticFrame
 from panoptube.train import StopRequest, build_optimizer, check_finite, fit, learning_rate
+
+ROAD, PERSON, CAR, SKY = (CITYSCAPES.index(name) for name in ("road", "person", "car", "sky"))
 
 
 class RandomPairs(torch.utils.data.Dataset[FramePair]):
@@ -47,7 +56,7 @@ class RandomPairs(torch.utils.data.Dataset[FramePair]):
 
 
 class StandIn(nn.Module):
-    """Two terms: one over pixels chosen by the seed, one behind dropout, which uses the global random numbers."""
+    """Two terms: one over pixels chosen by the seed, one behind dropout, with the global random numbers."""
 
     def __init__(self, at_step: dict[int, Callable[[], Any]] | None = None) -> None:
         super().__init__()
@@ -113,7 +122,7 @@ def stop_at(number: int, call: int) -> StandIn:
     return StandIn({call: lambda: os.kill(os.getpid(), number)})
 
 
-# -- the schedule -----------------------------------------------------------------------------------------------------
+# -- the schedule ----------------------------------------------------------------------------------------
 
 
 def test_published_schedule_by_hand() -> None:
@@ -142,14 +151,15 @@ def test_first_step_has_the_warm_rate_and_plain_sgd_arithmetic(tmp_path: Path) -
     module = StandIn()
     pair, seed = next(load_batches(RandomPairs(), run, 0, 1, 0))
     torch.manual_seed(seed)
-    sum(module(pair, seed).values()).backward()  # type: ignore[union-attr]
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    norm = math.sqrt(sum(float(p.grad.double().square().sum()) for p in parameters))  # type: ignore[union-attr]
+    torch.stack(list(module(pair, seed).values())).sum().backward()
+    before = {name: p for name, p in module.named_parameters() if p.grad is not None}
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in before.values() if p.grad is not None))
     assert norm > 0.01
-    for parameter, after in zip(parameters, (p for p in trained.parameters() if p.requires_grad)):
+    assert len(before) == 4
+    for name, parameter in before.items():
         assert parameter.grad is not None
         expected = parameter - 0.1 * (parameter.grad * 0.01 / norm + 0.1 * parameter)
-        torch.testing.assert_close(after, expected)
+        torch.testing.assert_close(trained.get_parameter(name), expected)
     assert float(rows(tmp_path)[0]["gradient"]) == pytest.approx(norm, rel=1e-4)
 
 
@@ -161,7 +171,7 @@ def test_weight_decay_is_on_every_trained_parameter_and_no_other() -> None:
         assert {id(p) for p in group["params"]} == {id(p) for p in module.parameters() if p.requires_grad}
 
 
-# -- going on after a stop --------------------------------------------------------------------------------------------
+# -- going on after a stop -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -213,7 +223,7 @@ def saved_step(out: Path) -> int:
 
 
 def test_kill_at_any_moment_loses_nothing_that_was_saved(tmp_path: Path) -> None:
-    """A run that saves after every step is killed again and again; each time it goes on from its last step or later."""
+    """A run that saves after every step is killed again and again; it always goes on from its last step."""
     for life in range(4):
         process = forked(_train_for_ever, tmp_path)
         known = saved_step(tmp_path)
@@ -310,7 +320,7 @@ def test_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-# -- losses that aren't finite ----------------------------------------------------------------------------------------
+# -- losses that aren't finite ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -330,7 +340,7 @@ def test_a_gradient_that_is_not_finite_stops_too() -> None:
     check_finite({"edge": 1.0, "gradient": 1e30}, 7, Path("runs/a"))
 
 
-# -- which pairs, and several processes -------------------------------------------------------------------------------
+# -- which pairs, and several processes ------------------------------------------------------------------
 
 
 def test_every_pair_once_and_in_order(tmp_path: Path) -> None:
@@ -361,7 +371,7 @@ def test_two_processes_equal_two_accumulated_passes(tmp_path: Path) -> None:
     assert fit_stand_in(tmp_path / "two", accumulated)[0] == 4
 
 
-# -- what is written and shown ----------------------------------------------------------------------------------------
+# -- what is written and shown ---------------------------------------------------------------------------
 
 
 def test_losses_are_written_by_name_and_add_up(tmp_path: Path) -> None:
@@ -402,7 +412,7 @@ def test_weights_are_written_with_each_checkpoint_and_validation_runs_when_due(t
     console.file.close()
     screen = (tmp_path / "screen.txt").read_text()
     assert "step 7/7" in screen
-    assert "left 00:00:00" in screen
+    assert "left 0:00:00" in screen
     assert "colour" in screen
     assert "validation after 6 steps: vpq 12.5" in screen
 
@@ -414,3 +424,127 @@ def test_bf16_trains(tmp_path: Path) -> None:
     _, full = fit_stand_in(tmp_path / "full", run_config())
     assert not torch.equal(module.conv.weight, full.conv.weight)
     torch.testing.assert_close(module.conv.weight, full.conv.weight, rtol=0.1, atol=0.05)
+
+
+# -- the real network -------------------------------------------------------------------------------------
+
+
+def truth_at(t: int) -> PanopticFrame:
+    """64 x 128: sky over road; a car that moves, a person who stands."""
+    semantic, instance = np.full((64, 128), SKY, np.uint8), np.zeros((64, 128), np.int32)
+    semantic[32:] = ROAD
+    semantic[36:56, 10 + t : 50 + t], instance[36:56, 10 + t : 50 + t] = CAR, 7
+    semantic[16:50, 80:94], instance[16:50, 80:94] = PERSON, 3
+    return PanopticFrame(semantic, instance)
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> RunConfig:
+    """A narrow VPSNet and two videos, one of them for validation."""
+
+    def image(t: int) -> np.ndarray:
+        noise = np.random.default_rng(t).integers(0, 20, (64, 128, 3))
+        return (CITYSCAPES.colors[truth_at(t).semantic] // 2 + noise).astype(np.uint8)
+
+    for name in ("street", "yard"):
+        clip = Clip(name, CITYSCAPES, (64, 128), 10.0, 20, tuple(range(20)), image, truth_at)
+        write_labelled_video(clip, tmp_path / "videos")
+    (tmp_path / "videos/index.json").write_text('{"clips": [{"clip": "yard", "split": "val"}]}')
+    network = NetworkConfig(
+        backbone="resnet18",
+        channels=16,
+        semantic_channels=(16,),
+        semantic_groups=4,
+        box_channels=32,
+        mask_channels=16,
+        mask_convs=1,
+        match_channels=16,
+        train_proposals=50,
+        test_proposals=20,
+        rpn_samples=32,
+        roi_samples=32,
+        test_size=(64, 128),
+    )
+    data = DataConfig(root=tmp_path / "videos", streets=0, videos=1, size=(64, 128), workers=0)
+    settings = TrainConfig(steps=4, save_every=4, validate_every=0, optimizer="adamw", lr=1e-3, warmup=2)
+    return RunConfig(name="narrow", network=network, data=data, train=settings)
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "load_imagenet", lambda backbone, name: "random weights")
+
+
+def stop_after(done: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(numbers: dict[str, float], step: int, out: Path) -> None:
+        if step + 1 == done:
+            os.kill(os.getpid(), signal.SIGTERM)
+        check_finite(numbers, step, out)
+
+    monkeypatch.setattr(training, "check_finite", check)
+
+
+def test_four_steps_of_the_network_are_two_and_two(
+    tmp_path: Path, narrow: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = {"accelerator": "cpu", "console": Console(quiet=True)}
+    assert training.train(narrow, tmp_path / "whole", **quiet) == 4
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        assert training.train(narrow, tmp_path / "halves", **quiet) == 2
+    assert training.train(narrow, tmp_path / "halves", **quiet) == 4
+    whole, halves = (load_weights(tmp_path / name / "weights.safetensors") for name in ("whole", "halves"))
+    assert_equal_to_the_bit(whole[0], halves[0])
+    assert (tmp_path / "whole/losses.csv").read_bytes() == (tmp_path / "halves/losses.csv").read_bytes()
+    assert whole[1] == narrow
+    terms = ["semantic", "rpn_objectness", "rpn_boxes", "classes", "boxes", "masks", "match", "panoptic"]
+    assert list(rows(tmp_path / "whole")[0]) == ["step", "total", *terms, "gradient", "lr"]
+
+
+def test_every_parameter_gets_a_gradient(narrow: RunConfig) -> None:
+    """Also from a pair without things: a missing gradient hangs distributed training."""
+    step = training.TrainingStep(training.vpsnet(narrow.network, CITYSCAPES), narrow.loss)
+    pair = PairDataset(narrow.data, 0)[0]
+    nothing = frame_targets(
+        PanopticFrame(np.zeros((64, 128), np.uint8), np.zeros((64, 128), np.int32)), CITYSCAPES
+    )
+    for each in (pair, FramePair(pair.images, ((nothing, nothing),), pair.gaps)):
+        step.zero_grad()
+        torch.stack(list(step(each, 3).values())).sum().backward()
+        missing = [name for name, p in step.named_parameters() if p.requires_grad and p.grad is None]
+        assert missing == []
+
+
+def test_validation_of_the_network(tmp_path: Path, narrow: RunConfig) -> None:
+    settings = narrow.train.model_copy(update={"validate_every": 1, "steps": 2})
+    run = narrow.model_copy(update={"train": settings})
+    console = Console(file=(tmp_path / "screen.txt").open("w"))
+    assert training.train(run, tmp_path / "run", accelerator="cpu", console=console) == 2
+    console.file.close()
+    assert "validation after 2 steps: vpq " in (tmp_path / "screen.txt").read_text()
+    pictures = sorted((tmp_path / "run/pictures").iterdir())
+    assert [p.name for p in pictures] == ["000001_yard.jpg", "000002_yard.jpg"]
+    picture = cv2.imread(str(pictures[0]))
+    assert picture.shape == (128, 128, 3)
+    # Below is the truth of the last scored frame: the car's own colour, not the sky's.
+    assert abs(picture[64 + 46, 49].astype(int) - picture[64 + 8, 49]).max() > 30
+
+
+def test_validation_without_clips_says_what_to_do(tmp_path: Path, narrow: RunConfig) -> None:
+    (tmp_path / "videos/index.json").unlink()
+    run = narrow.model_copy(update={"train": narrow.train.model_copy(update={"validate_every": 1})})
+    with pytest.raises(UserError, match=r"'val'.*validate_every to 0"):
+        training.train(run, tmp_path / "run", accelerator="cpu", console=Console(quiet=True))
+
+
+def test_init_starts_from_weights(tmp_path: Path, narrow: RunConfig) -> None:
+    network = training.vpsnet(narrow.network, CITYSCAPES)
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, 0.01)
+    save_weights(tmp_path / "init.safetensors", network, narrow)
+    run = narrow.model_copy(update={"train": narrow.train.model_copy(update={"steps": 1, "lr": 1e-12})})
+    quiet = {"accelerator": "cpu", "console": Console(quiet=True)}
+    training.train(run, tmp_path / "run", tmp_path / "init.safetensors", **quiet)
+    trained, _ = load_weights(tmp_path / "run/weights.safetensors")
+    for name, parameter in trained.named_parameters():
+        torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, 0.01), msg=name)

@@ -53,7 +53,7 @@ def test_a_written_video_is_read_back(film: Path) -> None:
         assert image.shape == (*SIZE, 3)
         assert image.dtype == np.uint8
         # Lossy, but colours keep their place: a wrong matrix or swapped channels are far beyond this.
-        assert np.abs(image.astype(int) - expected).mean() < 4
+        assert np.abs(image.astype(int) - expected).mean() < 2.5
     assert video.notes == []
     assert len(list(video)) == 10, "a second iteration starts anew"
     assert [p.name for p in film.parent.iterdir()] == ["film.mp4"]
@@ -84,7 +84,7 @@ def test_odd_sizes_repeat_the_last_row_and_column(tmp_path: Path) -> None:
         write(image)
     (read,) = open_video(tmp_path / "odd.mp4")
     assert read.shape == (48, 64, 3)
-    assert np.abs(read.astype(int) - np.pad(image, ((0, 1), (0, 1), (0, 0)), "edge")).mean() < 4
+    assert np.abs(read.astype(int) - np.pad(image, ((0, 1), (0, 1), (0, 0)), "edge")).mean() < 2.5
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:

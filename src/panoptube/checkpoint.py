@@ -23,11 +23,11 @@ SAME_RESULT = {
     ("train", "validate_every"),
     ("train", "validation_clips"),
 }
-"""Fields that may change between a run and its continuation; what a step sees is checked by pairs per step."""
+"""Fields that may change when a run goes on; what a step sees is checked by pairs per step."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Calls `write` on a file beside `path`, forces it to disk and renames it: `path` is the old or the new, never half.
+    """Lets `write` fill a file beside `path`, forces it to disk and renames it: `path` is never half written.
 
     Raises:
         UserError: the disk is full or the folder can't be written to.
@@ -59,7 +59,7 @@ def save_checkpoint(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """All that the steps after `step` depend on. Learning rate and random numbers are functions of the step alone."""
+    """All that later steps depend on; learning rate and random numbers are functions of the step alone."""
     state = {
         "config": run.to_yaml(),
         "step": step,

@@ -105,8 +105,10 @@ def main() -> int:
     # Being told to stop leaves as little behind as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _run(sys.argv[1:])
-        sys.stdout.flush()
+        try:
+            _run(sys.argv[1:])
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is dealt with
     except UserError as error:
         print(f"panoptube: {error}", file=sys.stderr)
         return 2

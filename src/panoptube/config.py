@@ -181,4 +181,4 @@ class RunConfig(_Config):
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "top level"
-            raise UserError(f"{source}: {where}: {first['msg']}") from error
+            raise UserError(f"{source}: {where}: {first['msg'].removeprefix('Value error, ')}") from error

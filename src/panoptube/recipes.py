@@ -1,4 +1,4 @@
-"""Named runs. A recipe is a function that returns a whole configuration; a variant calls another and changes a field."""
+"""Named runs: functions that return a whole configuration; a variant calls another and changes fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from panoptube.errors import UserError
 
 
 def track() -> RunConfig:
-    """VPSNet-Track as published for Cityscapes-VPS (dossier 10.1 to 10.3): 8 GPUs, one pair each, 28 800 steps.
+    """VPSNet-Track as published for Cityscapes-VPS (dossier 10.1 to 10.3): one pair on each of 8 GPUs.
 
     Set data.root to the labelled videos. Adjacent labelled frames of Cityscapes-VPS are 5 frames apart.
     """
@@ -39,6 +39,7 @@ def tiny_streets() -> RunConfig:
             test_proposals=200,
             rpn_samples=128,
             roi_samples=128,
+            test_size=(288, 512),
         ),
         data=DataConfig(gaps=(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5), jitter=0.25),
         loss=LossConfig(),
@@ -54,7 +55,7 @@ def tiny() -> RunConfig:
     Set data.root to the labelled videos.
     """
     streets = tiny_streets()
-    data = streets.data.model_copy(update={"videos": 1.0, "scale": (0.8, 1.5)})
+    data = streets.data.model_copy(update={"videos": 1.0})
     return streets.model_copy(update={"name": "tiny", "data": data})
 
 

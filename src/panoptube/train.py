@@ -1,9 +1,10 @@
-"""Training: pair of frames -> network (both frames) -> losses, one named term each; one loop for every machine."""
+"""Training: pair of frames -> network (both) -> losses, one named term each; one loop for every machine."""
 
 from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -35,14 +36,13 @@ from panoptube.network.vpsnet import VPSNet, vpsnet
 from panoptube.network.weights import load_fitting, save_weights
 from panoptube.panoptic.frame import PanopticFrame
 from panoptube.predictor import VideoPredictor
-from panoptube.training_log import TrainingLog
+from panoptube.training_log import TrainingLog, Validate
 from panoptube.view.overlay import overlay
 
 SCORED_EVERY = 5
 """Validation scores every fifth frame, as Cityscapes-VPS does."""
 
-Validate = Callable[[int], tuple[dict[str, float], dict[str, Image]]]
-"""Steps done -> scores by name, pictures (H, W, 3) uint8 by name."""
+NO_VALIDATION = "set train.validate_every to 0 to train without validation"
 
 
 class TrainingStep(nn.Module):
@@ -75,13 +75,14 @@ def train(
 ) -> int:
     """Trains a network and leaves config.yaml, losses.csv, checkpoint.pt and weights.safetensors in `out`.
 
-    If `out` has a checkpoint of the same run, the run goes on from there, to the last bit as if it had never stopped
-    (on the CPU). Ctrl-C or SIGTERM saves and stops after the present step; a second one stops at once.
+    If `out` has a checkpoint of the same run, the run goes on from there; on the CPU to the last bit as if
+    it had never stopped. Ctrl-C or SIGTERM saves and stops after the present step; a second one stops at
+    once.
 
     Args:
         run: what to train, on what, and how.
         out: folder of the run; made if need be.
-        init: weights to start from; what doesn't fit starts at random. None starts the backbone from ImageNet.
+        init: weights to start from; what doesn't fit starts at random. None: a backbone from ImageNet.
         devices: processes on this machine, one per GPU, or "auto" for all GPUs.
         nodes: machines, each of which runs this same command under torchrun or a cluster's launcher.
         accelerator: cpu, cuda, mps or auto.
@@ -91,8 +92,8 @@ def train(
         Steps done; fewer than `run.train.steps` if it was asked to stop.
 
     Raises:
-        UserError: the data can't be read, `out` has another run's checkpoint, a loss is no longer finite, or the
-            disk is full.
+        UserError: the data can't be read, `out` has another run's checkpoint, a loss is no longer finite, or
+            the disk is full.
     """
     out = Path(out)
     console = console or Console(stderr=True)
@@ -130,8 +131,8 @@ def fit(
 ) -> int:
     """The training loop.
 
-    Pair i of `pairs` goes to the same optimiser step whatever the number of processes: with R processes, process r takes in
-    step s, pass a, the batch number (s * accumulate + a) * R + r.
+    A pair goes to the same optimiser step whatever the number of processes: with R of them, process r takes
+    in step s, pass a, the batch number (s * accumulate + a) * R + r.
 
     Args:
         fabric: launched.
@@ -213,7 +214,7 @@ def fit(
                 saved = done
             if config.validate_every and (done % config.validate_every == 0 or done == config.steps):
                 if log is not None and validate is not None:
-                    log.validation(done, *validate(done))
+                    log.validation(done, validate)
                     wrapped.train()
                 fabric.barrier()
         if saved < done:
@@ -289,11 +290,12 @@ class StopRequest:
 class Validation:
     """VPQ and pictures of clips that are never trained on; a callable for `fit`.
 
-    The clips are streets of the seeds 0, 1, ... and the videos of the split "val", where the run has such data. Pictures
-    show the prediction above the truth for each clip's last scored frame, and are written to `out`/pictures.
+    The clips are streets of the seeds 0, 1, ... and the videos of the split "val", where the run has such
+    data. Pictures show the prediction above the truth for each clip's last scored frame; they go to
+    `out`/pictures.
 
     Raises:
-        UserError: the run trains on labelled videos, and none of them has the split "val".
+        UserError: the run trains on labelled videos alone, and none that is long enough has the split "val".
     """
 
     def __init__(self, network: VPSNet, run: RunConfig, out: Path) -> None:
@@ -304,7 +306,15 @@ class Validation:
             middle = sum(data.difficulty) / 2
             self.clips += [street_clip(seed, size=data.size, difficulty=middle) for seed in range(count)]
         if data.videos > 0 and data.root is not None:
-            self.clips += read_labelled_videos(data.root, "val", network.taxonomy)[:count]
+            try:
+                videos = read_labelled_videos(data.root, "val", network.taxonomy)
+            except UserError as error:
+                raise UserError(f"{error}, or {NO_VALIDATION}") from error
+            self.clips += [clip for clip in videos if scored_frames(clip, SCORED_EVERY)][:count]
+        if not self.clips:
+            raise UserError(
+                f"no clip of the split 'val' in {data.root} has {SCORED_EVERY} frames; {NO_VALIDATION}"
+            )
 
     def __call__(self, done: int) -> tuple[dict[str, float], dict[str, Image]]:
         """Scores in percent by name, and pictures (H, W, 3) uint8 RGB by name, after `done` steps."""
@@ -323,7 +333,7 @@ class Validation:
                     pictures[clip.name] = np.concatenate(seen)
                 yield frame
 
-        result = evaluate_clips(predict, self.clips, SCORED_EVERY, progress=False)
+        result = evaluate_clips(predict, self.clips, SCORED_EVERY, progress=sys.stderr.isatty())
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
             cv2.imwrite(str(self.folder / f"{done:06d}_{name}.jpg"), picture[:, :, ::-1])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,10 @@ from rich.progress import (
 from rich.text import Text
 
 from panoptube.checkpoint import write_atomically
+from panoptube.data.clip import Image
+
+Validate = Callable[[int], tuple[dict[str, float], dict[str, Image]]]
+"""Steps done -> scores by name, pictures (H, W, 3) uint8 RGB by name."""
 
 LINE_EVERY = 30.0
 """Seconds between lines where the output is not a terminal."""
@@ -31,10 +36,10 @@ SMOOTHING = 0.95
 
 
 class TrainingLog:
-    """Progress on the screen and the losses of every step in `losses.csv` and TensorBoard, in the folder `out`.
+    """Progress on the screen; the losses of every step in losses.csv and TensorBoard, in the folder `out`.
 
-    A context manager. Rows of steps from `done` on, left by a run that was killed, are dropped, so that the file
-    reads as if the run had never stopped.
+    A context manager. Rows of steps from `done` on, left by a run that was killed, are dropped, so that the
+    file reads as if the run had never stopped.
 
     Args:
         out: the run's folder.
@@ -95,18 +100,22 @@ class TrainingLog:
         self.losses.plain = losses
         self.progress.update(self.task, completed=step + 1)
         now = time.monotonic()
-        if not self.console.is_terminal and (
-            now - self.last_line > LINE_EVERY or step in (self.first, self.steps - 1)
-        ):
+        if step == self.first:  # starting the workers is no part of a step
+            self.started = now
+        per_step = (now - self.started) / max(step - self.first, 1)
+        due = now - self.last_line > LINE_EVERY or step in (self.first, self.steps - 1)
+        if due and not self.console.is_terminal:
             self.last_line = now
-            per_step = (now - self.started) / (step + 1 - self.first)
-            left = time.strftime("%H:%M:%S", time.gmtime(per_step * (self.steps - step - 1)))
-            self.console.print(
-                f"step {step + 1}/{self.steps}  {per_step:.2f} s/step  left {left}  {losses}", soft_wrap=True
-            )
+            left = timedelta(seconds=round(per_step * (self.steps - step - 1)))
+            pace = f"{per_step:.2f} s/step  left {left}" if step > self.first else ""
+            self.console.print(f"step {step + 1}/{self.steps}  {pace}  {losses}", soft_wrap=True)
 
-    def validation(self, step: int, numbers: Mapping[str, float], pictures: Mapping[str, Any]) -> None:
-        """Shows and notes scores after `step` steps; pictures by name, (H, W, 3) uint8, go to TensorBoard."""
+    def validation(self, step: int, validate: Validate) -> None:
+        """Runs a validation after `step` steps, shows and notes its scores; pictures go to TensorBoard."""
+        self.live.stop()  # a validation has a bar of its own
+        numbers, pictures = validate(step)
+        if self.console.is_terminal:
+            self.live.start()
         text = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         self.console.print(f"validation after {step} steps: {text}", soft_wrap=True)
         if self.board is not None:

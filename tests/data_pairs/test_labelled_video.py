@@ -174,7 +174,7 @@ def test_faults_found_when_reading_name_the_file(tmp_path: Path, fault: str) -> 
     spoil, message = READING[fault]
     spoil(tmp_path)
     (clip,) = read_labelled_videos(tmp_path)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:  # noqa: PT012 - one of the two is at fault
         clip.image(1)
         clip.truth(1)
     assert "000001.png" in str(caught.value)

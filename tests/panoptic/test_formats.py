@@ -10,11 +10,10 @@ from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.errors import UserError
 from panoptube.panoptic.formats import (
     PanopticVideoWriter,
-    read_id_png,
     read_panoptic_video,
-    write_id_png,
 )
 from panoptube.panoptic.frame import VOID, Category, PanopticFrame, Taxonomy
+from panoptube.panoptic.id_png import read_id_png, write_id_png
 from panoptube.panoptic.runs import find_runs
 from panoptube.panoptic.segment_ids import SegmentIds, SegmentInfo, frame_to_ids, ids_to_frame
 

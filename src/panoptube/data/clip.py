@@ -89,7 +89,10 @@ class Clip:
             raise ValueError(
                 f"clip {self.name!r}, truth of frame {t}: size {truth.size}, the clip has {self.size}"
             )
-        truth.check(self.taxonomy)
+        try:
+            truth.check(self.taxonomy)
+        except ValueError as error:
+            raise ValueError(f"clip {self.name!r}, truth of frame {t}: {error}") from error
         return truth
 
     def _inside(self, t: int) -> None:

@@ -1,12 +1,12 @@
-"""Labelled videos in plain folders: pictures and 16-bit label images, the way to train on footage of one's own.
+"""Labelled videos in plain folders, pictures and 16-bit label images: the way to train on one's own footage.
 
     root/
       index.json                 optional: {"clips": [{"clip": "drive_a", "fps": 25, "split": "train"}, ...]}
       drive_a/img/000000.jpg     frames, .jpg or .png, in the order of their names
       drive_a/label/000000.png   uint16, size of the frame: class id * 1000 + track id; 65535 = void
 
-Track id 0 is stuff, or crowd on a thing class; others are unique in the clip. Frames without a label image are
-unlabelled frames. A clip that index.json doesn't list has 25 frames per second and belongs to the split "train".
+Track id 0 is stuff, or crowd on a thing class; others are unique in the clip. A frame without a label image
+has no truth. A clip that index.json doesn't list has 25 frames per second and is of the split "train".
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def read_labelled_videos(
         taxonomy: whose category ids the labels hold.
 
     Returns:
-        Clips that can be pickled. Their readers raise UserError, naming the file, where it can't be read, is of
-        another size or type than it should be, or holds a class that the taxonomy lacks.
+        Clips that can be pickled. Reading a frame or its truth raises UserError, naming the file, where it is
+        damaged, has another size or type than it should, or holds a class that the taxonomy lacks.
 
     Raises:
         UserError: no such folder, no clips in it or in the split, a clip without frames or labels, a label
@@ -61,7 +61,8 @@ def read_labelled_videos(
     missing = sorted(set(index) - {p.name for p in folders})
     if missing:
         raise UserError(
-            f"{root / 'index.json'} lists the clip {missing[0]!r}, but there is no {root / missing[0] / 'img'}"
+            f"{root / 'index.json'} lists the clip {missing[0]!r}, but there is no "
+            f"{root / missing[0] / 'img'}; add it, or take it off the list"
         )
     wanted = [p for p in folders if split is None or index.get(p.name, {}).get("split", "train") == split]
     if not wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
 FIRST_TRAINING_SEED = 1_000_000
 """Streets with seeds below this are never trained on: they are for validation and tests."""
 STREETS_AT_ONCE = 8
-"""Streets that a stretch of consecutive pairs draws from; setting up a street costs more than a frame of it."""
+"""Streets that a stretch of consecutive pairs draws from; to set one up costs more than a frame of it."""
 PAIRS_PER_STREET = 8
 """Pairs drawn from a street, on average, before it is replaced."""
 STREET_FRAMES = 30
@@ -115,8 +117,8 @@ class FramePair:
 def frame_targets(truth: PanopticFrame, taxonomy: Taxonomy) -> FrameTargets:
     """A frame's truth as targets: one box, label, mask and track id per thing segment, by class, then id.
 
-    Crowd (a thing class with id 0) and things of fewer than `MIN_PIXELS` pixels keep their class in the semantic map,
-    which is true, and have no box; in the panoptic target such pixels are void (dossier 6.1).
+    Crowd (a thing class with id 0) and things of fewer than `MIN_PIXELS` pixels keep their class in the
+    semantic map, which is true, and have no box; in the panoptic target such pixels are void (dossier 6.1).
     """
     thing = (truth.instance > 0) & (truth.semantic >= taxonomy.num_stuff) & (truth.semantic != VOID)
     keys = truth.semantic[thing].astype(np.int64) << 32 | truth.instance[thing]
@@ -141,8 +143,8 @@ def frame_targets(truth: PanopticFrame, taxonomy: Taxonomy) -> FrameTargets:
 def draw_pair(clip: Clip, t: int, gap: int, rng: np.random.Generator, config: DataConfig) -> FramePair:
     """Frames t and t + gap with one random resize, crop and flip for both (dossier 10.1, 10.2).
 
-    Colours change alike in both frames but for a tenth of `config.jitter`. Boxes are those of the masks that are left
-    in the crop.
+    Colours change alike in both frames but for a tenth of `config.jitter`. Boxes are those of the masks
+    that are left in the crop.
 
     Args:
         clip: has truth for both frames.
@@ -188,11 +190,12 @@ def collate(pairs: Sequence[FramePair]) -> FramePair:
 class PairDataset(torch.utils.data.Dataset[FramePair]):
     """An endless sequence of training pairs; pair i depends on the configuration, the seed and i alone.
 
-    So a run that goes on after a stop needs to know nothing but how many pairs it has had, and any number of
-    processes can share the sequence out. A pair without things in one of its frames is drawn again (dossier 10.1).
+    So a run that goes on after a stop needs to know only how many pairs it has had, and processes can share
+    the sequence out. A pair without things in one of its frames is drawn again (dossier 10.1).
 
-    Streets: 64 consecutive pairs draw from the same 8 streets, then come 8 new ones. Videos: a clip is drawn in proportion
-    to the square root of its labelled frames, so that long clips of one scene don't drown the others.
+    Streets: 64 consecutive pairs draw from the same 8 streets, then come 8 new ones. Videos: a clip is
+    drawn in proportion to the square root of its labelled frames, so that long clips don't drown the
+    others.
 
     Args:
         config: what is drawn.
@@ -228,7 +231,8 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
             if all(len(frame.labels) for frame in pair.targets[0]):
                 return pair
         raise UserError(
-            f"{MAX_DRAWS} pairs in a row had a frame without things; check data.gaps {self.config.gaps} and the labels"
+            f"{MAX_DRAWS} pairs in a row had no things in a frame, or no labels; "
+            f"check data.gaps {self.config.gaps} and the labels"
         )
 
     def _draw_clip(self, index: int, rng: np.random.Generator) -> Clip:
@@ -255,9 +259,9 @@ def load_batches(
 ) -> Iterator[tuple[FramePair, int]]:
     """The batches of one process, without end, each with a seed for the network's samplers.
 
-    Batch number n holds the pairs n * batch, ..., n * batch + batch - 1; of R processes the one of rank r gets the
-    batches r, R + r, 2 R + r, ... A seed depends on the run's seed and the pairs alone, so all of this is the same
-    whichever process, and however many workers, prepare a pair.
+    Batch number n holds the pairs n * batch, ..., n * batch + batch - 1; of R processes the one of rank r
+    gets the batches r, R + r, 2 R + r, ... Pairs and seeds are the same whichever process has them, and
+    whatever the number of workers.
 
     Args:
         pairs: by index.
@@ -273,10 +277,10 @@ def load_batches(
     numbers = range(start * processes + rank, 2**62, processes)
     loader = torch.utils.data.DataLoader(
         pairs,
-        batch_sampler=(range(number * size, (number + 1) * size) for number in numbers),  # type: ignore[arg-type]
+        batch_sampler=(range(number * size, (number + 1) * size) for number in numbers),  # type: ignore[misc]
         num_workers=run.data.workers,
         collate_fn=collate,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_start_worker,
         # Forked workers can't use the threads that the parent's OpenMP has started.
         multiprocessing_context="spawn" if run.data.workers else None,
         prefetch_factor=4 if run.data.workers else None,

@@ -1,4 +1,4 @@
-"""What happens to a pair of frames before training: one resize, crop and flip for both, colours, normalisation.
+"""What happens to a pair before training: one resize, crop and flip for both frames, colours, normalisation.
 
 H, W: size of the source frame. h, w: size of the training crop. Everything here is NumPy; draws come from the
 generator that is passed in, so that equal generators give equal pairs.
@@ -90,8 +90,8 @@ class Geometry:
     def labels(self, labels: NDArray[Scalar], fill: int) -> NDArray[Scalar]:
         """The window of a label map, nearest pixel, padded with `fill`.
 
-        The pixel is the one under the centre of the new pixel, as in the image's bilinear resize; cv2's nearest
-        takes the one under its corner, half a pixel off.
+        The pixel is the one under the centre of the new pixel, as in the image's bilinear resize; cv2's
+        nearest takes the one under its corner, half a pixel off.
 
         Args:
             labels: (H, W) of any integer type.
@@ -159,7 +159,7 @@ class Photometric:
 
 
 def normalize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(x - mean) / std, then zero-padded at the bottom and on the right: padding has the mean colour (dossier 2.1).
+    """(x - mean) / std, then zeros at the bottom and on the right: padding has the mean colour (dossier 2.1).
 
     Args:
         image: (H, W, 3) uint8 RGB, no larger than `size`.

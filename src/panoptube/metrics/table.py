@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
 from panoptube.panoptic.runs import find_runs
+from panoptube.panoptic.segment_ids import IdMap
 
 VOID_KEY = 0
 """The key of unlabelled pixels."""
@@ -108,6 +110,66 @@ def compare_frames(prediction: PanopticFrame, truth: PanopticFrame) -> FrameTabl
         for f in (truth, prediction)
     )
     return add_up(truth_keys, prediction_keys, lengths)
+
+
+def compare_ids(prediction: IdMap, truth: IdMap) -> FrameTable:
+    """Reduce two id maps to the table of their ids, which stand in it in place of keys.
+
+    Args:
+        prediction, truth: (H, W) uint32, ids below 2**24.
+
+    Raises:
+        ValueError: the two differ in size.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"the prediction is {prediction.shape}, the truth {truth.shape}; they must agree")
+    pairs, pixels = _count_pairs(truth.reshape(-1), prediction.reshape(-1))
+    order = np.argsort(pairs)
+    pairs = pairs[order]
+    return FrameTable(pairs >> 32, pairs & 0xFFFFFFFF, pixels[order])
+
+
+@njit(nogil=True, cache=True)
+def _count_pairs(
+    first: NDArray[np.uint32], second: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(P,) int64 `first << 32 | second` for each pair that occurs, and how often it does; in no order.
+
+    A hash table with open addressing, asked once for each run of equal pairs.
+    """
+    size = 1024
+    keys, counts = np.full(size, -1, np.int64), np.zeros(size, np.int64)
+    used = start = 0
+    for i in range(1, len(first) + 1):
+        if i < len(first) and first[i] == first[i - 1] and second[i] == second[i - 1]:
+            continue
+        key = np.int64(first[i - 1]) << 32 | np.int64(second[i - 1])
+        slot = _slot(keys, key)
+        if keys[slot] < 0:
+            keys[slot] = key
+            used += 1
+        counts[slot] += i - start
+        start = i
+        if 2 * used > size:
+            size *= 4
+            old_keys, old_counts = keys, counts
+            keys, counts = np.full(size, -1, np.int64), np.zeros(size, np.int64)
+            for old in np.flatnonzero(old_keys >= 0):
+                slot = _slot(keys, old_keys[old])
+                keys[slot], counts[slot] = old_keys[old], old_counts[old]
+    found = np.flatnonzero(keys >= 0)
+    return keys[found], counts[found]
+
+
+@njit(nogil=True, cache=True)
+def _slot(keys: NDArray[np.int64], key: int) -> int:
+    """Where `key` is, or the free place that it belongs in. The length of `keys` is a power of two."""
+    mixed = key ^ (key >> 29)
+    mixed = (mixed * 0x2545F4914F6CDD1D) & 0x7FFFFFFFFFFFFFFF
+    slot = (mixed >> 20) & (len(keys) - 1)
+    while keys[slot] != -1 and keys[slot] != key:
+        slot = (slot + 1) & (len(keys) - 1)
+    return slot
 
 
 def join_tables(tables: Sequence[FrameTable]) -> FrameTable:

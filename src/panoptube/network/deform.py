@@ -1,19 +1,20 @@
 """Deformable convolution (DCN v1), with its own kernels on the CPU (dossier L13 and section 5).
 
-torchvision's CPU operator would take nearly all of the training time. Here a band of pixels at a time is gathered into
-columns from channels-last data, where the inner loop over channels is contiguous, and the rest is matrix products.
-The backward pass gathers the columns again rather than keeping them: it needs them in the same cache lines anyway.
+torchvision's CPU operator would take nearly all of the training time. Here a band of pixels at a time is
+gathered into columns from channels-last data, where the inner loop over channels is contiguous, and the rest
+is matrix products. The backward pass gathers the columns again rather than keeping them: it reads the same
+cache lines anyway.
 
-The kernels run on the calling thread and the products on torch's threads. More threads for the kernels lose time: they
-compete with torch's, which stay awake for the next product, and a band's kernel takes a few percent of its products.
-It also means no thread pool that a second caller or a forked process could trip over.
+The kernels run on the calling thread, the products on torch's threads. On two cores, more threads for the
+kernels lost time: they compete with torch's, which stay awake for the next product. It also means no thread
+pool that a second caller or a forked process could trip over.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numba
 import torch
@@ -24,16 +25,21 @@ from torchvision import ops
 
 Array = NDArray[Any]
 
-COLUMN_BYTES = 8 << 20
-"""Size of the column buffer: large enough for the matrix products, small enough for the cache."""
+COLUMN_BYTES = 16 << 20
+"""Size of the column buffer: few enough products when other work has the cores, still of a cache's size."""
 
-# Sums over channels may be reordered, which SIMD needs. NaN and infinity keep their meaning.
-_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+def _jit(function: Kernel) -> Kernel:
+    """Compiled at the first call. Sums may be reordered, which SIMD needs; NaN stays NaN."""
+    compiled: Kernel = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})(function)
+    return compiled
 
 
 @_jit
 def _corner(y: float, x: float, height: int, width: int) -> int:
-    """Row of pixel (y, x) in an image of `height * width` rows; outside, the row of zeros that follows them."""
+    """Row of pixel (y, x) among `height * width`; outside, the row of zeros that follows them."""
     if 0 <= y < height and 0 <= x < width:
         return int(y) * width + int(x)
     return height * width
@@ -41,11 +47,12 @@ def _corner(y: float, x: float, height: int, width: int) -> int:
 
 @_jit
 def _gather(
-    image: Array, offset: Array, columns: Array, first: int, shape: Any, kernel: tuple[int, int], padding: int
+    image: Array, offset: Array, columns: Array, first: int, shape: Any, kernel: tuple[int, ...], padding: int
 ) -> None:
     """Bilinear samples of output pixels `first` .. `first + n`.
 
-    image (H * W + 1, C), last row zero; offset (2 * taps, H' * W'); columns (n, taps, C), written; shape (H, W, W').
+    image (H * W + 1, C), last row zero; offset (2 * taps, H' * W'); columns (n, taps, C), written;
+    shape (H, W, W').
     """
     height, width, out_width = shape
     kind = image.dtype.type
@@ -76,7 +83,7 @@ def _scatter(
     columns: Array,
     first: int,
     shape: Any,
-    kernel: tuple[int, int],
+    kernel: tuple[int, ...],
     padding: int,
 ) -> None:
     """Gradients through `_gather`, whose arguments these are.
@@ -124,7 +131,7 @@ def _scatter(
 
 
 def _channels_last(sample: Tensor) -> Tensor:
-    """(C, H, W) -> (H * W + 1, C), with a row of zeros at the end: what every place outside the image reads."""
+    """(C, H, W) -> (H * W + 1, C), and a row of zeros, which places outside the image read."""
     channels, height, width = sample.shape
     rows = sample.new_empty(height * width + 1, channels)
     rows[:-1].copy_(sample.reshape(channels, -1).t())
@@ -155,7 +162,7 @@ class _DeformConv2d(torch.autograd.Function):
         matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
         output = input.new_empty(len(input), len(weight), *offset.shape[2:])
         shape, kernel = (*input.shape[2:], offset.shape[3]), tuple(weight.shape[2:])
-        for image, offsets, out in zip(input, offset.flatten(2), output.flatten(2)):
+        for image, offsets, out in zip(input, offset.contiguous().flatten(2), output.flatten(2)):
             rows = _channels_last(image)
             for first, columns in _bands(input, weight, offsets.shape[1]):
                 _gather(rows.numpy(), offsets.numpy(), columns.numpy(), first, shape, kernel, padding)
@@ -163,7 +170,7 @@ class _DeformConv2d(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         input, offset, weight = ctx.saved_tensors
         input, offset, weight = input.detach(), offset.detach(), weight.detach()
@@ -172,7 +179,9 @@ class _DeformConv2d(torch.autograd.Function):
         grad_input = torch.empty_like(input, memory_format=torch.contiguous_format)
         grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
         shape, kernel = (*input.shape[2:], offset.shape[3]), tuple(weight.shape[2:])
-        for b, (offsets, grad) in enumerate(zip(offset.flatten(2), grad_output.flatten(2))):
+        for b, (offsets, grad) in enumerate(
+            zip(offset.contiguous().flatten(2), grad_output.contiguous().flatten(2))
+        ):
             rows = _channels_last(input[b])
             grad_rows = torch.zeros_like(rows)
             grad_offsets = grad_offset[b].flatten(1)
@@ -200,9 +209,9 @@ def deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, padding: int = 
     """Deformable convolution, version 1: each tap reads the input, bilinearly, at its place plus an offset.
 
     Stride 1, dilation 1, one group, no bias; zero outside the input (dossier L13). The same as
-    torchvision.ops.deform_conv2d, which does the work on a GPU; on the CPU it is this file's own, which may be
-    called from several threads at a time, gives the same bits every time, and keeps nothing but its arguments for the
-    backward pass.
+    torchvision.ops.deform_conv2d, which does the work on a GPU. On the CPU it is this file's own, which may
+    be called from several threads at a time, gives the same bits every time, and keeps nothing but its
+    arguments for the backward pass.
 
     float64 is computed in float64, everything else in float32; the result has the input's dtype.
 
@@ -229,7 +238,7 @@ def deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, padding: int = 
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     arguments = input.to(dtype), offset.to(dtype), weight.to(dtype)
     if input.device.type == "cpu":
-        result: Tensor = _DeformConv2d.apply(*arguments, padding)  # type: ignore[no-untyped-call]
+        result: Tensor = _DeformConv2d.apply(*arguments, padding)
     else:
         result = ops.deform_conv2d(*arguments, padding=padding)
     return result.to(input.dtype)
@@ -238,8 +247,8 @@ def deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, padding: int = 
 class DeformConv2d(nn.Module):
     """Deformable convolution that predicts its own offsets from its input (dossier 5).
 
-    `offset` is an ordinary convolution with bias, Xavier-uniform with zero bias, so that offsets are small but not
-    zero at the start. `weight` (out, in, k, k) is uniform in +-1 / sqrt(in * k * k); no bias.
+    `offset` is an ordinary convolution with bias, Xavier-uniform with zero bias, so that offsets start small
+    but not zero. `weight` (out, in, k, k) is uniform in +-1 / sqrt(in * k * k); no bias.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:

@@ -20,13 +20,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-import cv2
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
-from panoptube.panoptic.segment_ids import IDS, IdMap, SegmentIds, SegmentInfo, frame_to_ids, ids_to_frame
+from panoptube.panoptic.id_png import read_id_png, write_id_png
+from panoptube.panoptic.segment_ids import IdMap, SegmentIds, SegmentInfo, frame_to_ids, ids_to_frame
 
 JSON_NAME = "panoptic.json"
 PNG_FOLDER = "panoptic"
@@ -62,46 +61,6 @@ class _File:
 
 
 _FILE = TypeAdapter(_File)
-
-
-def write_id_png(path: Path, id_map: IdMap) -> None:
-    """Write an id map as RGB PNG, beside first, then renamed.
-
-    Raises:
-        UserError: the file can't be written.
-    """
-    rgba = np.ascontiguousarray(id_map, "<u4").view(np.uint8).reshape(*id_map.shape, 4)
-    _, data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data.tobytes())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"can't write {path}: {error.strerror}") from error
-
-
-def read_id_png(path: Path) -> IdMap:
-    """(H, W) uint32 id map of an RGB PNG.
-
-    Raises:
-        UserError: the file is missing, cut short, broken, or not 8-bit RGB.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
-    # OpenCV fills the missing rows of a truncated PNG with zeros and only warns.
-    if not data.startswith(b"\x89PNG\r\n\x1a\n") or not data.endswith(b"IEND\xaeB`\x82"):
-        raise UserError(f"{path} is not a complete PNG; write or copy it again")
-    # Byte 25 is the colour type (2 = RGB), byte 24 the bit depth.
-    if (data[24], data[25]) != (8, 2):
-        raise UserError(f"{path} is not an 8-bit RGB PNG; segment ids are R + 256 G + 65536 B")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{path} is a broken PNG; write or copy it again")
-    ids: IdMap = cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).view("<u4")[..., 0] & np.uint32(IDS - 1)
-    return ids
 
 
 class PanopticVideoWriter:

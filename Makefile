@@ -1,0 +1,31 @@
+# make demo   label the example video with the weights that come with panoptube, then score them on unseen streets
+# make test   everything that a change must pass
+# Both set up .venv by themselves, once: the first time takes minutes, the next seconds.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test clean
+
+demo: .venv/run-installed
+	$(BIN)/python examples/demo.py
+
+test: .venv/dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2
+
+.venv/run-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+.venv/dev-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@ .venv/run-installed
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,219 @@
+"""Maps drawn as small pictures: r road, s sky; c car, p person, which are things; A, B, C instances; . void."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from panoptube.network.vpsnet import Detections
+from panoptube.panoptic.assemble import STUFF_AREA, Unified, assemble, index_map, unify
+from panoptube.panoptic.frame import VOID, Category, Taxonomy
+
+FOUR = Taxonomy(
+    "four",
+    (
+        Category("road", False, (1, 2, 3), 0),
+        Category("sky", False, (4, 5, 6), 1),
+        Category("car", True, (7, 8, 9), 2),
+        Category("person", True, (10, 11, 12), 3),
+    ),
+)
+LETTERS = {"r": 0, "s": 1, "c": 2, "p": 3, "A": 2, "B": 3, "C": 4, ".": VOID}
+CAR, PERSON = 1, 2
+
+
+def draw(*lines: str) -> np.ndarray:
+    return np.array([[LETTERS[c] for c in line] for line in lines], np.int64)
+
+
+def unified(
+    semantic: np.ndarray,
+    index: np.ndarray,
+    labels: list[int],
+    ids: list[int],
+    stuff_area: int = 0,
+    legacy: bool = False,
+) -> Unified:
+    return unify(semantic, index, np.array(labels), np.array(ids), FOUR, stuff_area, legacy)
+
+
+def numbers(*lines: str) -> list[list[int]]:
+    return [[int(c) for c in line] for line in lines]
+
+
+def test_things_keep_their_class_and_get_their_id() -> None:
+    found = unified(
+        draw("ssss", "ccpp", "rrrr"),
+        draw("ssss", "AABB", "rrrr"),
+        [CAR, PERSON],
+        [6, 2],
+    )
+    assert found.semantic.tolist() == draw("ssss", "ccpp", "rrrr").tolist()
+    assert found.object.tolist() == numbers("0000", "7733", "0000")
+    assert found.number.tolist() == numbers("0000", "1122", "0000")
+    assert (found.semantic.dtype, found.object.dtype) == (np.uint8, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("below", "expected"),
+    [
+        ("rrrr", "r"),  # all of it
+        ("rrcc", "r"),  # half is enough
+        ("rrcp", "r"),
+        ("rssc", "s"),
+        ("rccc", "c"),
+        ("rscp", "c"),  # a quarter each
+        ("pppp", "c"),  # another thing doesn't count
+        ("rcpp", "c"),
+    ],
+)
+def test_majority_of_stuff_makes_an_instance_stuff(below: str, expected: str) -> None:
+    found = unified(draw(below), draw("AAAA"), [CAR], [4])
+    assert found.semantic.tolist() == draw(expected * 4).tolist()
+    assert found.object.tolist() == numbers("5555" if expected == "c" else "0000")
+
+
+def test_most_frequent_stuff_with_less_than_half_changes_nothing() -> None:
+    found = unified(draw("rrrccpp"), draw("AAAAAAA"), [CAR], [0])
+    assert found.semantic.tolist() == draw("ccccccc").tolist()
+
+
+def test_maps_need_not_agree_outside_instances() -> None:
+    """Stuff comes from the panoptic map, whatever the semantic map says."""
+    found = unified(draw("csp"), draw("rrs"), [], [])
+    assert found.semantic.tolist() == draw("rrs").tolist()
+    assert (found.object == 0).all()
+
+
+def test_small_stuff_becomes_void() -> None:
+    picture = draw("rrrss", "rrrcc")
+    index = draw("rrrss", "rrrAA")
+    assert unified(picture, index, [CAR], [0], stuff_area=2).semantic.tolist() == picture.tolist()
+    found = unified(picture, index, [CAR], [0], stuff_area=3)
+    assert found.semantic.tolist() == draw("rrr..", "rrrcc").tolist()
+    assert found.object.tolist() == numbers("00000", "00011")
+    everything = unified(picture, index, [CAR], [0], stuff_area=7)
+    assert everything.semantic.tolist() == draw(".....", "...cc").tolist()
+
+
+def test_small_stuff_counts_what_instances_became() -> None:
+    semantic, index = draw("rrss", "rrss"), draw("rrsA", "rrsA")
+    found = unified(semantic, index, [CAR], [0], stuff_area=3)
+    assert found.semantic.tolist() == draw("rrss", "rrss").tolist()
+
+
+def test_id_lookup_when_an_instance_owns_no_pixel() -> None:
+    """Dossier H1: the published code counts only instances that own a pixel."""
+    semantic, index = draw("cccpp"), draw("AAACC")
+    labels, ids = [CAR, CAR, PERSON], [10, 20, 30]
+    assert unified(semantic, index, labels, ids).object.tolist() == [[11, 11, 11, 31, 31]]
+    legacy = unified(semantic, index, labels, ids, legacy=True)
+    assert legacy.object.tolist() == [[11, 11, 11, 21, 21]]
+    assert legacy.semantic.tolist() == semantic.tolist()
+    assert legacy.number.tolist() == [[1, 1, 1, 2, 2]]
+
+
+def test_legacy_objects_are_bytes_and_stuff_has_its_class() -> None:
+    semantic, index = draw("rscpp"), draw("rsABB")
+    labels, ids = [CAR, PERSON], [255, 300]
+    assert unified(semantic, index, labels, ids).object.tolist() == [[0, 0, 256, 301, 301]]
+    legacy = unified(semantic, index, labels, ids, legacy=True)
+    assert legacy.object.tolist() == [[0, 1, 0, 301 - 256, 301 - 256]]
+
+
+def test_legacy_instance_that_became_stuff_has_object_0() -> None:
+    legacy = unified(draw("sss"), draw("AAs"), [CAR], [4], legacy=True)
+    assert legacy.semantic.tolist() == draw("sss").tolist()
+    assert legacy.object.tolist() == [[0, 0, 1]]
+
+
+HEIGHT, WIDTH = 32, 64
+
+
+def detections(
+    boxes: list[list[float]],
+    labels: list[int],
+    scores: list[float],
+    logits: tuple[float, float, float, float] = (1.0, 0.0, 0.5, 0.5),
+) -> Detections:
+    """Instances that fill their boxes surely, over constant semantic logits (road wins by default)."""
+    n = len(boxes)
+    return Detections(
+        semantic=torch.tensor(logits)[:, None, None].expand(4, HEIGHT // 4, WIDTH // 4).clone(),
+        boxes=torch.tensor(boxes).reshape(n, 4),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        scores=torch.tensor(scores),
+        masks=torch.full((n, 28, 28), 9.0),
+        embeddings=torch.zeros(n, 2),
+    )
+
+
+def with_semantics(found: Detections, box: list[int], label: int) -> Detections:
+    """The class wins in the semantic map inside the box, whose corners are multiples of 4, by far."""
+    x1, y1, x2, y2 = (v // 4 for v in box)
+    found.semantic[FOUR.num_stuff + label - 1, y1 : y2 + 1, x1 : x2 + 1] = 5.0
+    return found
+
+
+def test_assemble() -> None:
+    a, b = [4, 8, 19, 23], [40, 4, 55, 27]
+    found = detections([list(map(float, a)), list(map(float, b))], [CAR, PERSON], [0.9, 0.8])
+    with_semantics(with_semantics(found, a, CAR), b, PERSON)
+    frame = assemble(found, torch.tensor([7, 3]), FOUR, (HEIGHT, WIDTH), legacy=False)
+    semantic, instance = np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH), np.int32)
+    semantic[8:24, 4:20], instance[8:24, 4:20] = 2, 8
+    semantic[4:28, 40:56], instance[4:28, 40:56] = 3, 4
+    assert np.array_equal(frame.semantic, semantic)
+    assert np.array_equal(frame.instance, instance)
+    assert frame.scores == pytest.approx({8: 0.9, 4: 0.8})
+    frame.check(FOUR)
+
+
+def test_assemble_cuts_the_padding_off() -> None:
+    found = with_semantics(detections([[4.0, 8, 19, 23]], [CAR], [0.9]), [4, 8, 19, 23], CAR)
+    whole = assemble(found, torch.tensor([0]), FOUR, (HEIGHT, WIDTH), legacy=False)
+    cut = assemble(found, torch.tensor([0]), FOUR, (15, 13), legacy=False)
+    assert cut.size == (15, 13)
+    assert np.array_equal(cut.instance, whole.instance[:15, :13])
+    gone = assemble(found, torch.tensor([0]), FOUR, (5, 64), legacy=False)
+    assert (gone.instance == 0).all()
+    assert gone.scores == {}
+
+
+def test_assemble_drops_what_a_better_one_covers() -> None:
+    box = [4.0, 8, 19, 23]
+    found = with_semantics(detections([box, box], [CAR, CAR], [0.9, 0.8]), [4, 8, 19, 23], CAR)
+    frame = assemble(found, torch.tensor([5, 6]), FOUR, (HEIGHT, WIDTH), legacy=False)
+    assert set(np.unique(frame.instance).tolist()) == {0, 6}
+    assert frame.scores == pytest.approx({6: 0.9})
+
+
+def test_frame_without_detections() -> None:
+    nothing = detections([], [], [], logits=(-1.0, -2.0, 1.0, -3.0))  # the semantic map says car everywhere
+    clean = assemble(nothing, torch.zeros(0, dtype=torch.int64), FOUR, (HEIGHT, WIDTH), legacy=False)
+    assert (clean.semantic == 0).all(), "the best stuff class"
+    assert (clean.instance == 0).all()
+    # Published: a dummy of class 0 with a zero channel beats negative stuff and becomes the last stuff class.
+    dummy = detections([[0.0, 0, 0, 0]], [0], [1.0], logits=(-1.0, -2.0, 1.0, -3.0))
+    published = assemble(dummy, torch.tensor([0]), FOUR, (HEIGHT, WIDTH), legacy=True)
+    assert (published.semantic == 1).all()
+    assert (published.instance == 0).all()
+    assert published.scores == {}
+
+
+def test_legacy_brings_the_first_back_when_all_masks_are_empty() -> None:
+    box = [4.0, 8, 19, 23]
+    found = with_semantics(detections([box], [CAR], [0.9]), [4, 8, 19, 23], CAR)
+    found.masks[:] = -9
+    assert index_map(found, 2, legacy=False).kept.tolist() == []
+    legacy = index_map(found, 2, legacy=True)
+    assert legacy.kept.tolist() == [0]
+    inside = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    inside[8:24, 4:20] = True
+    assert float(legacy.logits[2][~inside].abs().max()) == 0
+    assert (legacy.winner[12:20, 8:16] == 2).all(), "its semantic logits are left"
+
+
+def test_stuff_area_is_2048_pixels_of_cityscapes() -> None:
+    assert STUFF_AREA * 1024 * 2048 == 2048
