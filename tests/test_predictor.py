@@ -22,7 +22,7 @@ LOOKS = 64
 
 
 class Scripted(nn.Module):
-    """Says frame by frame what it is told to, in maps of the size of its input. Remembers what it was shown."""
+    """Says frame by frame what it is told to, in maps of its input's size. Remembers what it was shown."""
 
     def __init__(self, frames: Sequence[Sequence[tuple[list[float], int, int]]], **config: object) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ def test_wrong_input(wrong: np.ndarray) -> None:
 
 
 def tiny(finds_something: bool, legacy: bool = False) -> VPSNet:
-    """A whole network, untrained; where told to, its class logits are far apart, so that it finds something."""
+    """A whole network, untrained; where told to, its class logits are far apart and it finds something."""
     torch.manual_seed(0)
     config = NetworkConfig(
         backbone="resnet18",
@@ -211,7 +211,7 @@ def tiny(finds_something: bool, legacy: bool = False) -> VPSNet:
     )
     network = vpsnet(config, CITYSCAPES).eval()
     if finds_something:
-        network.boxes.classes.weight.data *= 300
+        network.boxes.classes.weight.data *= 10
     network.semantic.logits.bias.data[: CITYSCAPES.num_stuff] -= 3  # things win pixels
     return network
 

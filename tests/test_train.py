@@ -11,6 +11,8 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -535,6 +537,40 @@ def test_validation_without_clips_says_what_to_do(tmp_path: Path, narrow: RunCon
     run = narrow.model_copy(update={"train": narrow.train.model_copy(update={"validate_every": 1})})
     with pytest.raises(UserError, match=r"'val'.*validate_every to 0"):
         training.train(run, tmp_path / "run", accelerator="cpu", console=Console(quiet=True))
+
+
+def test_two_processes_of_the_command_line_equal_two_accumulated_passes(
+    tmp_path: Path, narrow: RunConfig
+) -> None:
+    """The way users start it. A parameter without a gradient would stop the processes here."""
+    settings = narrow.train.model_copy(update={"steps": 2, "optimizer": "sgd"})
+    run = narrow.model_copy(update={"train": settings})
+    torch.manual_seed(run.train.seed)
+    save_weights(tmp_path / "init.safetensors", training.vpsnet(run.network, CITYSCAPES), run)
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    command = [sys.executable, Path(sys.executable).with_name("panoptube"), "train", tmp_path / "run.yaml"]
+    options = [
+        "--out",
+        tmp_path / "two",
+        "--init",
+        tmp_path / "init.safetensors",
+        "--devices",
+        "2",
+        "--accelerator",
+        "cpu",
+    ]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    run = run.model_copy(update={"train": settings.model_copy(update={"accumulate": 2})})
+    quiet = {"accelerator": "cpu", "console": Console(quiet=True)}
+    training.train(run, tmp_path / "one", tmp_path / "init.safetensors", **quiet)
+    for mine, theirs in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert {k: float(v) for k, v in mine.items()} == pytest.approx(
+            {k: float(v) for k, v in theirs.items()}, rel=1e-3
+        )
+    one, two = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("one", "two"))
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_init_starts_from_weights(tmp_path: Path, narrow: RunConfig) -> None:

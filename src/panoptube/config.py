@@ -90,9 +90,13 @@ class DataConfig(_Config):
     """Processes that prepare pairs; 0 prepares them in the training process."""
 
     @pydantic.model_validator(mode="after")
-    def _size_fits(self) -> DataConfig:
+    def _can_be_drawn(self) -> DataConfig:
         if any(edge < 32 or edge % 32 for edge in self.size):
             raise ValueError(f"size must be multiples of 32, got {self.size}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be two factors above 0, the smaller first, got {self.scale}")
+        if not self.gaps or 0 in self.gaps:
+            raise ValueError(f"gaps must be one or more numbers of frames other than 0, got {self.gaps}")
         return self
 
 

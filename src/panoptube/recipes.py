@@ -39,23 +39,24 @@ def tiny_streets() -> RunConfig:
             test_proposals=200,
             rpn_samples=128,
             roi_samples=128,
-            test_size=(288, 512),
+            score_threshold=0.5,
+            test_size=(384, 512),
         ),
-        data=DataConfig(gaps=(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5), jitter=0.25),
+        data=DataConfig(gaps=(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5), jitter=0.25, workers=0),
         loss=LossConfig(),
         train=TrainConfig(
-            steps=6000, optimizer="adamw", lr=1e-3, weight_decay=0.01, warmup=300, schedule="cosine"
+            steps=3600, optimizer="adamw", lr=6e-4, weight_decay=0.01, warmup=300, schedule="cosine"
         ),
     )
 
 
 def tiny() -> RunConfig:
-    """What made the weights that come with panoptube: synthetic streets and labelled videos, half and half.
+    """What made the weights that come with panoptube: two pairs of synthetic streets for each of a labelled video.
 
     Set data.root to the labelled videos.
     """
     streets = tiny_streets()
-    data = streets.data.model_copy(update={"videos": 1.0})
+    data = streets.data.model_copy(update={"videos": 0.5})
     return streets.model_copy(update={"name": "tiny", "data": data})
 
 

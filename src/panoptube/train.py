@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -177,7 +177,7 @@ def fit(
 
     saved = done
     logging = TrainingLog(out, done, config.steps, console) if first else nullcontext()
-    with StopRequest() as stop, logging as log:
+    with StopRequest() as stop, logging as log, closing(batches):
         while done < config.steps and not stop.asked:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(done, config)

@@ -107,8 +107,8 @@ class TrainingLog:
         if due and not self.console.is_terminal:
             self.last_line = now
             left = timedelta(seconds=round(per_step * (self.steps - step - 1)))
-            pace = f"{per_step:.2f} s/step  left {left}" if step > self.first else ""
-            self.console.print(f"step {step + 1}/{self.steps}  {pace}  {losses}", soft_wrap=True)
+            pace = f"{per_step:.2f} s/step  left {left}  " if step > self.first else ""
+            self.console.print(f"step {step + 1}/{self.steps}  {pace}{losses}", soft_wrap=True)
 
     def validation(self, step: int, validate: Validate) -> None:
         """Runs a validation after `step` steps, shows and notes its scores; pictures go to TensorBoard."""

@@ -290,10 +290,11 @@ def test_streets_are_fresh_shared_by_a_stretch_and_never_the_held_out_ones(
     monkeypatch.setattr(streets, "street_clip", fake)
     pairs._training_street.cache_clear()
     dataset = PairDataset(DataConfig(size=(64, 96), gaps=(-1, 1)), seed=0)
-    for i in range(64):
+    stretch = pairs.STREETS_AT_ONCE * pairs.PAIRS_PER_STREET
+    for i in range(stretch):
         dataset[i]
     assert len(set(drawn)) == len(drawn) == pairs.STREETS_AT_ONCE
-    dataset[64]
+    dataset[stretch]
     assert len(set(drawn)) == len(drawn) == pairs.STREETS_AT_ONCE + 1
     assert min(drawn) >= pairs.FIRST_TRAINING_SEED
     pairs._training_street.cache_clear()

@@ -169,6 +169,8 @@ def test_assign_low_quality_takes_all_ties_but_nothing_below_the_floor() -> None
     truth = torch.tensor([[0.0, 0, 9, 9]])
     ties = torch.tensor([[0.0, 0, 9, 3], [0, 6, 9, 9], [0, 0, 9, 2.5], [50, 50, 59, 59]])  # 0.4, 0.4, 0.35, 0
     assert assign(ties, truth, 0.7, 0.3, 0.3).tolist() == [0, 0, -2, -1]
+    exact = torch.tensor([[0.0, 0, 9, 2]])  # 0.3 is enough
+    assert assign(exact, truth, 0.7, 0.3, 0.3).tolist() == [0]
     low = torch.tensor([[0.0, 0, 9, 1.9]])  # 0.29
     assert assign(low, truth, 0.7, 0.3, 0.3).tolist() == [-1]
     assert assign(low, truth, 0.7, 0.2, 0.3).tolist() == [-2]

@@ -247,6 +247,16 @@ def test_select_reads_the_deltas_of_the_class_and_clips() -> None:
     assert found.boxes.tolist() == [[60, 0, 63, 9]]
 
 
+def test_select_lets_boxes_shrink_without_limit() -> None:
+    deltas = torch.zeros(1, 2, 4)
+    deltas[0, 1, 2] = -6 / 0.2  # e ** -6 of the width, less than the 16 / 1000 of proposals
+    found = select(
+        torch.tensor([[0.0, 0, 59, 9]]), torch.tensor([[0.1, 0.9]]).log(), deltas, (32, 64), 0.6, 100, False
+    )
+    x1, _, x2, _ = found.boxes[0].tolist()
+    assert x2 - x1 + 1 == pytest.approx(60 * math.exp(-6), abs=1e-5)
+
+
 def test_select_nothing() -> None:
     proposals = torch.tensor([[0.0, 0, 9, 9]])
     found = detections([[0.9, 0.1]], proposals)

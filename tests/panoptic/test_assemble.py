@@ -1,4 +1,4 @@
-"""Maps drawn as small pictures: r road, s sky; c car, p person, which are things; A, B, C instances; . void."""
+"""Maps drawn as small pictures: r road, s sky; the things c car, p person; A, B, C instances; . void."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,7 +27,7 @@ FIRST_TRAINING_SEED = 1_000_000
 """Streets with seeds below this are never trained on: they are for validation and tests."""
 STREETS_AT_ONCE = 8
 """Streets that a stretch of consecutive pairs draws from; to set one up costs more than a frame of it."""
-PAIRS_PER_STREET = 8
+PAIRS_PER_STREET = 4
 """Pairs drawn from a street, on average, before it is replaced."""
 STREET_FRAMES = 30
 """Length of a training street."""
@@ -193,7 +193,7 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
     So a run that goes on after a stop needs to know only how many pairs it has had, and processes can share
     the sequence out. A pair without things in one of its frames is drawn again (dossier 10.1).
 
-    Streets: 64 consecutive pairs draw from the same 8 streets, then come 8 new ones. Videos: a clip is
+    Streets: 32 consecutive pairs draw from the same 8 streets, then come 8 new ones. Videos: a clip is
     drawn in proportion to the square root of its labelled frames, so that long clips don't drown the
     others.
 
@@ -256,8 +256,8 @@ def _training_street(seed: int, number: int, size: tuple[int, int], difficulty: 
 
 def load_batches(
     pairs: torch.utils.data.Dataset[FramePair], run: RunConfig, start: int, processes: int, rank: int
-) -> Iterator[tuple[FramePair, int]]:
-    """The batches of one process, without end, each with a seed for the network's samplers.
+) -> Generator[tuple[FramePair, int], None, None]:
+    """The batches of one process, without end, each with a seed for the samplers; close it when done.
 
     Batch number n holds the pairs n * batch, ..., n * batch + batch - 1; of R processes the one of rank r
     gets the batches r, R + r, 2 R + r, ... Pairs and seeds are the same whichever process has them, and
@@ -288,8 +288,10 @@ def load_batches(
     try:
         for number, pair in zip(numbers, loader):
             yield pair, _sampling_seed(seed, number * size)
-    except UserError as error:  # a worker's error arrives with its traceback as text
-        raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from error
+    except UserError as error:
+        # A worker's error arrives with its traceback as text. Without its traceback here, the workers can go.
+        message = str(error).strip().splitlines()[-1].split("UserError: ")[-1]
+        raise UserError(message) from error.with_traceback(None)
 
 
 def _sampling_seed(seed: int, index: int) -> int:
@@ -297,8 +299,9 @@ def _sampling_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _quiet_worker(worker: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the workers too; the main process stops them
+def _start_worker(worker: int) -> None:
+    # Ctrl-C reaches the workers, too; it is for the main process to stop them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    # A worker's last pair may still be on its way in a thread, which aborts if the interpreter ends under it.
+    atexit.register(os._exit, 0)

@@ -41,10 +41,9 @@ CLOTHES: tuple[Color, ...] = (
 
 @dataclass(frozen=True)
 class Blocker:
-    """Something that can hide a person: its middle, radius and height in metres."""
+    """Something that can hide a person: upright cylinders at (x, z) = discs (T, D, 2), their radius and height, metres."""
 
-    x: float
-    z: float
+    discs: Array
     radius: float
     height: float
 
@@ -86,10 +85,10 @@ class Scene:
 
     def _streets(self) -> None:
         rng = self.rng
-        self.wide = rng.random() < 0.35
-        self.parking = rng.random(2) < 0.85
+        self.wide = rng.random() < 0.27
+        self.parking = rng.random(2) < 0.75
         self.lanes = 2 if self.wide else 1
-        self.half = 3.4 * self.lanes + 0.2 + 2.2  # the parking strip belongs to the road
+        self.half = 3.4 * self.lanes + 0.2 + 2.2 * float(self.parking.any())  # the parking strip belongs to the road
         self.walk = rng.uniform(3.0, 5.0)
         self.edge = self.half + self.walk
         self.lane = 1.75 if not self.wide or rng.random() < 0.4 else 5.2
@@ -97,10 +96,10 @@ class Scene:
         self.cross = rng.uniform(18, 42)
         self.crosses = [self.cross, self.cross + rng.uniform(55, 75)]
         self.avenue = rng.random() < 0.45
-        self.verge = rng.random() < 0.3  # grass between road and pavement
+        self.verge = rng.random() < 0.4  # grass between road and pavement
         self.tramway = rng.random() < 0.38
         self.median = self.wide and not self.tramway and rng.random() < 0.3
-        self.green = rng.random() * 0.5 + 0.15 * self.difficulty  # share of plots without a house
+        self.green = rng.uniform(0.1, 0.75)  # share of plots without a house
 
     def _drive(self) -> None:
         rng, t = self.rng, self.time
@@ -190,7 +189,7 @@ class Scene:
         self.ground = np.full((h, w), r.PAVEMENT, np.uint8)
         self.origin = np.array([X_RANGE[0], Z_RANGE[0]])
         paint = self._paint
-        e, half, q = self.edge, self.half, self.cross_half
+        half, q = self.half, self.cross_half
         paint(-half - 0.15, -99, half + 0.15, 999, r.CURB)
         if self.verge:
             for s in (-1, 1):
@@ -217,7 +216,7 @@ class Scene:
             for z in np.arange(Z_RANGE[0], Z_RANGE[1], 6.0):
                 if all(abs(z + 1.5 - c) > q + 6.5 for c in self.crosses):
                     paint(x - 0.07, z, x + 0.08, z + (6.0 if solid and x == 0 else 3.0), r.MARKING)
-        if rng.random() < 0.7:
+        if rng.random() < 0.7 and self.parking.any():
             for s in (-1, 1):  # edge of the parking strip
                 for z in np.arange(Z_RANGE[0], Z_RANGE[1], 1.0):
                     if all(abs(z - c) > q + 5 for c in self.crosses):
@@ -241,7 +240,6 @@ class Scene:
             for z0, z1 in self._stretches(6.5):
                 paint(-0.8, z0, 0.8, z1, r.CURB)
                 paint(-0.65, z0 + 0.15, 0.65, z1 - 0.15, r.GRASS)
-        _ = e
 
     def _paint(self, x0: float, z0: float, x1: float, z1: float, kind: int) -> None:
         x0, x1 = min(x0, x1), max(x0, x1)
@@ -403,13 +401,16 @@ class Scene:
         rng = self.rng
         base = ((0.22, 0.40, 0.12), (0.28, 0.42, 0.14), (0.16, 0.32, 0.12), (0.42, 0.40, 0.12))[int(rng.integers(4))]
         models.tree(self.model, self.model.object(self._facing(x, z)), rng, height, base)
-        self.blockers.append(Blocker(x, z, 0.09 + 0.018 * height, height))
+        self.blockers.append(self._column(x, z, 0.09 + 0.018 * height, height))
         dx, dz = self.sun_offset
         for _ in range(4):
             k = height * rng.uniform(0.5, 0.8)
             a = rng.uniform(0, 6.28, 9)
             ring = np.stack([np.cos(np.sort(a)), np.sin(np.sort(a))], 1) * height * rng.uniform(0.15, 0.3)
             self._shadow_polygons.append((ring + [x + dx * k + rng.uniform(-1, 1), z + dz * k + rng.uniform(-1, 1)], 0.85))
+
+    def _column(self, x: float, z: float, radius: float, height: float) -> Blocker:
+        return Blocker(np.tile([[x, z]], (self.frames, 1, 1)).astype(float), radius, height)
 
     def _bush(self, x: float, z: float, size: float) -> None:
         k = self.model.object(self._facing(x, z))
@@ -420,7 +421,6 @@ class Scene:
         shade = self.rng.uniform(0.25, 0.6)
         k = self.model.object(self._facing(x, z))
         models.pole(self.model, k, height, width, (shade, shade, shade * 1.02))
-        self.blockers.append(Blocker(x, z, width / 2, height))
         return k
 
     def _furniture(self) -> None:
@@ -477,18 +477,18 @@ class Scene:
 
     def _clutter(self, x: float, z: float, s: int) -> None:
         rng, m = self.rng, self.model
-        kind = rng.choice(["bin", "box", "column", "hedge", "none"], p=[0.22, 0.18, 0.2, 0.2, 0.2])
+        kind = rng.choice(["bin", "box", "column", "hedge", "none"], p=[0.16, 0.12, 0.3, 0.27, 0.15])
         if kind == "none":
             return
         k = m.object(self._still(x, z, 0.0))
         if kind == "column":  # advertising column: part of no class
             models_color = (0.5, 0.5, 0.48)
             m.prism(k, "void", models_color, (-0.6, 0.6, -0.6, 0.6), (0.0, 2.7), (0.6, 0.6), (r.POSTER, r.POSTER, r.POSTER, r.PLAIN), [float(rng.integers(9999))])
-            self.blockers.append(Blocker(x, z, 0.6, 2.7))
+            self.blockers.append(self._column(x, z, 0.6, 2.7))
         elif kind == "hedge":
             h, n = rng.uniform(1.5, 2.3), rng.uniform(1.5, 4)
             m.prism(k, "vegetation", (0.2, 0.37, 0.13), (-n, n, -n, n), (0.0, h), (0.45, 0.4), (r.HEDGE,) * 4, [float(rng.integers(9999))])
-            self.blockers.append(Blocker(x, z, n * 0.6, h))
+            self.blockers.append(self._column(x, z, 0.5, h))
         else:
             c = ((0.15, 0.3, 0.18), (0.55, 0.5, 0.2), (0.3, 0.3, 0.32))[int(rng.integers(3))]
             w, h = (0.3, 1.0) if kind == "bin" else (0.45, 1.3)
@@ -546,8 +546,7 @@ class Scene:
             shape = models.coach(m, k, kind, body, bright, long, 3.1 if kind == "bus" else 3.4, int(rng.integers(9999)))
         half, wide, height = shape
         m.shadow(k, wide, -half, half, self.shadow_strength, self._sun_in(float(pose[0, 3]), height))
-        if not moving and height > 1.7:
-            self.blockers.append(Blocker(float(pose[0, 0]), float(pose[0, 2]), wide if abs(math.cos(pose[0, 3])) > 0.7 else half, height))
+        self.blockers.append(Blocker(self.taken[-1][0], wide, height))
         return True
 
     def _park(self) -> None:
@@ -594,9 +593,9 @@ class Scene:
             z = rng.uniform(18, 30) + 10 if ahead else rng.uniform(28, 60)
             go = self._ride(rng.uniform(3, 9))
             self._vehicle("train", self._path(x, z + go if ahead else z - go, 0.0 if ahead else math.pi), True)
-        kinds, odds = ["car", "truck", "bus"], [0.70, 0.16, 0.14]
+        kinds, odds = ["car", "truck", "bus"], [0.76, 0.12, 0.12]
         if rng.random() < 0.55 and not self.turns and not self.stops:  # ahead in the same lane
-            kind = str(rng.choice(kinds, p=[0.76, 0.12, 0.12]))
+            kind = str(rng.choice(kinds, p=[0.84, 0.08, 0.08]))
             speed = float(np.mean(np.gradient(self.camera[:, 2]))) * FPS if self.frames > 1 else 5.0
             gap = rng.uniform(9, 24) + (4 if kind != "car" else 0)
             self._vehicle(kind, self._path(self.lane, gap + self._ride(speed * rng.uniform(0.9, 1.2)), 0.0), True)
@@ -708,7 +707,7 @@ class Scene:
 
     def _people(self) -> None:
         rng, d, t = self.rng, self.difficulty, self.time
-        for _ in range(round(rng.uniform(3, 6) + 4 * d)):  # along the pavements
+        for _ in range(round(rng.uniform(3, 7) + 4 * d)):  # along the pavements
             s = 1 if rng.random() < 0.5 else -1
             speed = rng.choice([0.0, 1.0], p=[0.2, 0.8]) * rng.uniform(0.9, 1.9) * (1 if rng.random() < 0.5 else -1)
             self._person(s * (self.half + rng.uniform(0.7, self.walk - 0.4)), rng.uniform(4, 38) + speed * t)
@@ -718,7 +717,7 @@ class Scene:
             x = -s * rng.uniform(0, self.half + 2) + s * rng.uniform(0.9, 1.8) * t
             if np.hypot(x - self.camera[:, 0], z - self.camera[:, 2]).min() > 2.5:
                 self._person(x, z + 0.0 * t)
-        self._hidden_people(round(1 + 8 * d))
+        self._hidden_people(round(2 + 8 * d))
         if rng.random() < 0.45:  # a crowd: nobody in it has an id
             s = 1 if rng.random() < 0.5 else -1
             x0, z0 = s * (self.half + rng.uniform(1.2, self.walk - 0.8)), rng.uniform(14, 40)
@@ -729,23 +728,34 @@ class Scene:
     def _hidden_people(self, count: int) -> None:
         """People who pass behind something at some moment, seen from the camera, and come out again."""
         rng, t = self.rng, self.time
-        for _ in range(12 * count):
-            if count == 0 or not self.blockers or self.frames < 3:
+        if not self.blockers or self.frames < 7:
+            return
+        discs = np.concatenate([b.discs for b in self.blockers], 1)
+        radius = np.concatenate([np.full(b.discs.shape[1], b.radius) for b in self.blockers])
+        height = np.concatenate([np.full(b.discs.shape[1], b.height) for b in self.blockers])
+        eye, up, yaw = self.camera[:, [0, 2]], self.camera[:, 1], self.camera[:, 3]
+        forward, right = np.stack([np.sin(yaw), np.cos(yaw)], 1), np.stack([np.cos(yaw), -np.sin(yaw)], 1)
+        view = 0.47 / self.focal
+        way = discs - eye[:, None]
+        ahead, aside = (way * forward[:, None]).sum(-1), (way * right[:, None]).sum(-1)
+        candidates = np.argwhere((ahead > 3) & (ahead < 32) & (np.abs(aside) < view * ahead) & (np.abs(way[..., 0]) > 0.3))
+        for when, i in rng.permutation(candidates)[: 80 * count]:
+            if count == 0:
                 return
-            b = self.blockers[int(rng.integers(len(self.blockers)))]
-            when = int(rng.integers(max(1, self.frames // 6), max(2, self.frames * 5 // 6)))
-            cx, _, cz, yaw, _, _ = self.camera[when]
-            dx, dz = b.x - cx, b.z - cz
-            away = dx * math.sin(yaw) + dz * math.cos(yaw)
-            if not 3 < away < 30 or abs(dx * math.cos(yaw) - dz * math.sin(yaw)) > 0.42 * away / self.focal or abs(dx) < 0.3:
+            dx, dz = way[when, i]
+            lane = np.sign(dx) * (self.half + rng.uniform(0.5, self.walk - 0.3))
+            far = (lane - eye[when, 0]) / dx
+            if not (1.08 < far < 3.5 and far * ahead[when, i] < 36 and radius[i] * far > 0.3 and 3 < when < self.frames - 3):
                 continue
-            lane = (1 if b.x > 0 else -1) * (self.half + rng.uniform(0.6, self.walk - 0.3))
-            far = (lane - cx) / dx
-            if not 1.1 < far < 3.0 or b.radius * far < 0.28 or far * away > 40:
-                continue
-            top = self.camera[when, 1] + (b.height - self.camera[when, 1]) * far
-            if top < 1.75:
-                continue
-            speed = rng.uniform(0.8, 1.9) * (1 if rng.random() < 0.5 else -1)
-            self._person(lane, cz + far * dz + speed * (t - t[when]))
-            count -= 1
+            path = eye[when, 1] + far * dz + rng.uniform(0.7, 1.9) * rng.choice([-1.0, 1.0]) * (t - t[when])
+            line = np.stack([lane - eye[:, 0], path - eye[:, 1]], 1)
+            along, across = (line * forward).sum(1), (line * right).sum(1)
+            length = np.maximum(np.hypot(line[:, 0], line[:, 1]), 0.1)
+            at = (way * line[:, None]).sum(-1) / length[:, None]
+            off = np.abs(way[..., 0] * line[:, None, 1] - way[..., 1] * line[:, None, 0]) / length[:, None]
+            top = up[:, None] + (height - up[:, None]) * length[:, None] / np.maximum(at, 0.5)
+            hides = (at > 0.5) & (at < length[:, None]) & (off < radius - 0.1) & (top > 1.65)
+            visible = (along > 3) & (along < 38) & (np.abs(across) < view * along) & ~hides.any(1)
+            if hides[when].any() and visible[:when].sum() > 1 and visible[when:].sum() > 1:
+                self._person(lane, path)
+                count -= 1

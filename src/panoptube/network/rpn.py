@@ -111,7 +111,7 @@ def propose(output: RpnOutput, image: int, image_size: tuple[int, int], number: 
             deltas, boxes = deltas[best], boxes[best]
         decoded = decode(boxes, deltas.float()[:, None], RPN_STD, image_size)[:, 0]
         # Survivors in index order: so equal scores of two levels are resolved as in the published network.
-        survivors = nms(decoded, scores, NMS_IOU).sort().values[:number]
+        survivors = nms(decoded, scores, NMS_IOU).sort().values
         kept.append(torch.cat([decoded[survivors], scores[survivors, None]], 1))
     proposals = torch.cat(kept)
     return proposals[proposals[:, 4].topk(min(number, len(proposals))).indices]

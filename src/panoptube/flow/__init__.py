@@ -1,0 +1,1 @@
+"""Optical flow behind one small interface, and warping by it. NumPy and OpenCV only."""
