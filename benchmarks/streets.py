@@ -1,6 +1,6 @@
 """What the synthetic streets hold, and how fast they are drawn.
 
-    python benchmarks/streets.py --clips 50
+python benchmarks/streets.py --clips 50
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ EVERY = 5
 """Of every fifth frame, the last is labelled, as in Cityscapes-VPS."""
 
 
-def main(clips: int = 50, frames: int = 30, difficulty: float = 0.5, seed: int = 0, json_file: Path | None = None) -> None:
+def main(
+    clips: int = 50, frames: int = 30, difficulty: float = 0.5, seed: int = 0, json_file: Path | None = None
+) -> None:
     """Measures clips of 256x512 pixels of consecutive seeds.
 
     Args:
@@ -100,10 +102,10 @@ def returning(segments: Sequence[Sequence[Segment]]) -> tuple[int, int]:
 
 
 def association_of_boxes(truths: Sequence[PanopticFrame]) -> list[float]:
-    """Per true track, its summand of AQ (dossier 13.4), if true masks are linked by class and box overlap alone.
+    """Per true track, its summand of AQ (dossier 13.4) if true masks are linked by class and boxes alone.
 
-    Boxes of neighbouring frames are linked greedily, best overlap first, within a class; what overlaps nothing gets
-    a new id. Returns, for each track g, 1/|g| sum_p TPA * TPA / (|p| + |g| - TPA).
+    Boxes of neighbouring frames are linked greedily, best overlap first, within a class; what overlaps
+    nothing gets a new id. Returns, for each track g, 1/|g| sum_p TPA * TPA / (|p| + |g| - TPA).
     """
     sizes: Counter[int] = Counter()
     predicted: Counter[int] = Counter()
@@ -113,7 +115,12 @@ def association_of_boxes(truths: Sequence[PanopticFrame]) -> list[float]:
     for truth in truths:
         now = [s for s in truth.segments() if s.id > 0]
         pairs = sorted(
-            ((overlap(a.bbox, s.bbox), i, j) for i, (a, _) in enumerate(before) for j, s in enumerate(now) if a.label == s.label),
+            (
+                (overlap(a.bbox, s.bbox), i, j)
+                for i, (a, _) in enumerate(before)
+                for j, s in enumerate(now)
+                if a.label == s.label
+            ),
             key=lambda pair: -pair[0],
         )
         ids: dict[int, int] = {}

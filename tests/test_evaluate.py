@@ -70,13 +70,17 @@ def edit_json(path: Path, change) -> None:
 def test_one_video_against_the_labelled_frames_of_it(tmp_path):
     truth = write(tmp_path / "truth", {f"{t:06d}": scene(t) for t in (4, 9, 14)})
     everything = write(tmp_path / "pred", {f"{t:06d}": scene(t, track=5) for t in range(16)})
-    result = evaluate(truth, everything, windows=(1, 2), progress=False)
+    two = (1, 2)
+    with pytest.raises(UserError, match="has the frame '000000', which the truth doesn't have"):
+        evaluate(truth, everything, windows=two, progress=False)
+    result = evaluate(truth, everything, windows=two, skip_unlabelled=True, progress=False).vpq
     assert (result.frames, result.clips) == (3, 1)
     assert [w.windows for w in result.windows] == [3, 2]
     assert result.all.pq == 1.0
     # From the fourth frame on the car has another id.
     switch = {f"{t:06d}": scene(t, track=5 + (t > 10)) for t in range(16)}
-    result = evaluate(truth, write(tmp_path / "switch", switch), windows=(1, 2), progress=False)
+    pred = write(tmp_path / "switch", switch)
+    result = evaluate(truth, pred, windows=two, skip_unlabelled=True, progress=False).vpq
     # Window 2: the first perfect, the second with IoU 1/2 twice: two FPs and a FN.
     assert result.windows[0].things.pq == 1.0
     assert result.windows[1].things.pq == pytest.approx(1 / 2.5)
@@ -90,7 +94,7 @@ def test_clip_folders_are_paired_by_name_and_end_windows(tmp_path):
     with pytest.raises(UserError, match="no folder 'a'; predict the clips that the truth has"):
         evaluate(tmp_path / "truth", tmp_path / "pred", progress=False)
     write(tmp_path / "pred" / "a", {f"{t:06d}": scene(t, track=1 + t) for t in range(2)})
-    result = evaluate(tmp_path / "truth", tmp_path / "pred", windows=(1, 2), progress=False)
+    result = evaluate(tmp_path / "truth", tmp_path / "pred", windows=(1, 2), progress=False).vpq
     assert (result.frames, result.clips) == (4, 2)
     # a: the track breaks, two FPs and a FN; b: a hit.
     car = result.windows[1].classes[CAR]
@@ -98,7 +102,7 @@ def test_clip_folders_are_paired_by_name_and_end_windows(tmp_path):
 
 
 def test_cityscapes_folders(city, tmp_path):
-    expected = evaluate(city / "gt", city / "pred", progress=False)
+    expected = evaluate(city / "gt", city / "pred", progress=False).vpq
     # The dataset's own places: the JSON at the top, the PNGs below val/.
     real = tmp_path / "cityscapes_vps"
     (real / "val").mkdir(parents=True)
@@ -109,25 +113,31 @@ def test_cityscapes_folders(city, tmp_path):
         city / "pred" / "pred.json",
         lambda d: [a.pop(name) for a in d["annotations"] for name in ("file_name", "image_id")],
     )
-    assert evaluate(real, city / "pred", progress=False) == expected
+    assert evaluate(real, city / "pred", progress=False).vpq == expected
     assert 0 < expected.all.pq < 1
 
 
 def test_order_of_the_json_does_not_matter(city):
-    expected = evaluate(city / "gt", city / "pred", progress=False)
+    expected = evaluate(city / "gt", city / "pred", progress=False).vpq
     edit_json(
         city / "gt" / "panoptic_gt.json",
         lambda d: d.update(annotations=d["annotations"][::2] + d["annotations"][1::2]),
     )
-    assert evaluate(city / "gt", city / "pred", progress=False) == expected
+    assert evaluate(city / "gt", city / "pred", progress=False).vpq == expected
 
 
 def test_clip_length_cuts_the_frames(city):
     # 6 frames: one clip of 6 has 3 windows of 4, two clips of 3 have none, but 2 x 1 of 3.
     count = len(json.loads((city / "gt" / "panoptic_gt.json").read_text())["annotations"])
     assert count == 6
-    six = evaluate(city / "gt", city / "pred", progress=False)
-    three = evaluate(city / "gt", city / "pred", clip_length=3, windows=(1, 2, 3), progress=False)
+    six = evaluate(city / "gt", city / "pred", progress=False).vpq
+    three = evaluate(
+        city / "gt",
+        city / "pred",
+        clip_length=3,
+        windows=(1, 2, 3),
+        progress=False,
+    ).vpq
     assert [w.windows for w in six.windows] == [6, 5, 4, 3]
     assert [w.windows for w in three.windows] == [6, 4, 2]
     assert six.windows[0] == three.windows[0]
@@ -188,7 +198,7 @@ def test_without_torch(city):
         "from pathlib import Path\n"
         "import panoptube.metrics.table, panoptube.metrics.vpq, panoptube.panoptic.formats\n"
         "from panoptube.evaluate import evaluate\n"
-        "print(evaluate(Path('gt'), Path('pred'), progress=False).frames)\n"
+        "print(evaluate(Path('gt'), Path('pred'), progress=False).vpq.frames)\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=city, capture_output=True, text=True, check=False)

@@ -78,26 +78,123 @@ def train(
     run_training(run, out, init, devices, nodes, accelerator)
 
 
-def evaluate(truth: Path, pred: Path, clip_length: int = 6, windows: tuple[int, ...] = (1, 2, 3, 4)) -> None:
-    """Score a result against the truth: video panoptic quality (VPQ).
+def evaluate(
+    truth: Path,
+    pred: Path,
+    protocol: Literal["cityscapes-vps", "viper", "vipseg", "vipseg-8"] = "cityscapes-vps",
+    metrics: tuple[Literal["vpq", "pq", "stq", "tc", "vc", "hota"], ...] = ("vpq",),
+    official: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    windows: tuple[int, ...] | None = None,
+    clip_length: int = 6,
+    skip_unlabelled: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    images: Path | None = None,
+    flow: Path | None = None,
+    workers: int = 1,
+    worst: int = 0,
+    json: Path | None = None,
+    csv: Path | None = None,
+    markdown: Path | None = None,
+) -> None:
+    """Score a result against the truth.
 
     Both folders hold panoptic.json and panoptic/*.png as `panoptube predict` writes them, or folders of that
-    form, one for each clip, or the files of Cityscapes-VPS.
+    form, one for each clip, or the files of Cityscapes-VPS, VIPER or VIPSeg.
 
     Args:
         truth: Folder of the truth.
         pred: Folder of the result.
-        clip_length: Labelled frames of a clip, where one JSON holds several clips.
-        windows: Lengths of the windows in labelled frames.
+        protocol: Whose windows VPQ has.
+        metrics: What to compute. hota brings HOTA, IDF1 and MOTSA, and needs panoptube[tracking].
+        official: Compute as the published scripts do, bug for bug.
+        windows: Other lengths of the windows, in frames with truth.
+        clip_length: Frames of a clip, where one JSON holds several clips without saying so.
+        skip_unlabelled: Leave out predicted frames that have no truth.
+        images: For tc: folder of the frames' images, from which flow is computed.
+        flow: For tc: folder of the flow from each frame to the next, .flo, .npy or KITTI's .png.
+        workers: Threads that read PNGs.
+        worst: List so many clips and frames that cost most; computes vpq and pq.
+        json: Write everything to this file.
+        csv: Write every number to this file, one a line.
+        markdown: Write the tables to this file.
     """
     from rich.console import Console
 
     from panoptube.evaluate import evaluate as run
 
-    Console().print(*run(truth, pred, clip_length, windows).tables(), sep="\n")
+    named: list[str] = [*metrics, *(m for m in ("vpq", "pq") if worst and m not in metrics)]
+    result = run(
+        truth,
+        pred,
+        protocol,
+        named,
+        official,
+        windows,
+        clip_length,
+        skip_unlabelled,
+        images,
+        flow,
+        workers,
+    )
+    result.write(json, csv, markdown)
+    Console().print(*result.tables(), *result.worst(worst), sep="\n")
 
 
-COMMANDS = {f.__name__: f for f in (predict, train, evaluate)}
+def view(
+    truth: Path,
+    pred: Path,
+    out: Path,
+    frames: tuple[str, ...] = (),
+    worst: int = 5,
+    images: Path | None = None,
+    clip_length: int = 6,
+    skip_unlabelled: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    workers: int = 1,
+) -> None:
+    """Draw frames side by side: truth, prediction, and what was missed or invented.
+
+    Args:
+        truth: Folder of the truth, as for `panoptube evaluate`.
+        pred: Folder of the result.
+        out: Folder for the pictures, one for each frame.
+        frames: Names of frames; none for those that cost PQ most.
+        worst: How many of those.
+        images: Folder of the frames' images to draw on.
+        clip_length: Frames of a clip, where one JSON holds several clips without saying so.
+        skip_unlabelled: Leave out predicted frames that have no truth.
+        workers: Threads that read PNGs.
+    """
+    from panoptube.view.mistakes import view as run
+
+    for path in run(truth, pred, out, frames, worst, images, clip_length, skip_unlabelled, workers):
+        print(path)
+
+
+def synthesize(
+    clips: Annotated[int, tyro.conf.Positional],
+    out: Path,
+    frames: int = 30,
+    size: tuple[int, int] = (256, 512),
+    seed: int = 0,
+    difficulty: float = 0.5,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Draw street scenes with the exact class and id of every pixel, to train and test on.
+
+    Args:
+        clips: Number of clips.
+        out: New or empty folder for them.
+        frames: Frames of a clip.
+        size: Height and width in pixels.
+        seed: Of the first clip; the same seeds give the same clips.
+        difficulty: From 0, few objects in good light, to 1.
+        overwrite: Replace what is in OUT once the new clips are complete.
+    """
+    from panoptube.data.streets import synthesize as run
+
+    print(run(clips, out, frames, size, seed, difficulty, overwrite))
+
+
+COMMANDS = {f.__name__: f for f in (predict, train, evaluate, synthesize, view)}
 
 
 def main() -> int:

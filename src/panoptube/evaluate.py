@@ -1,39 +1,61 @@
-"""VPQ of results on disk, and of a predictor on clips. Nothing here imports torch."""
+"""All metrics of results on disk, and VPQ of a predictor on clips. Nothing here imports torch."""
 
 from __future__ import annotations
 
-import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from panoptube.data.clip import Clip
 from panoptube.errors import UserError
+from panoptube.evaluation import Evaluation
+from panoptube.flow.source import DISFlow, FlowSource, GivenFlow
+from panoptube.metrics.pq import PQ
+from panoptube.metrics.protocol import Protocol, protocol_of
+from panoptube.metrics.stored import compare_stored
+from panoptube.metrics.stq import STQ
+from panoptube.metrics.table import FrameTable
+from panoptube.metrics.tc import TC
+from panoptube.metrics.tracking import Tracking
+from panoptube.metrics.vc import VC
 from panoptube.metrics.vpq import VPQ, VPQResult
-from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, StoredFrame, read_panoptic_video
+from panoptube.panoptic.formats import StoredFrame
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
+from panoptube.panoptic.layouts import StoredClip, read_clips
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Predictor = Callable[[Clip], Iterator[PanopticFrame]]
 """Answers every frame of a clip, in order."""
 
-LAYOUTS = f"""{JSON_NAME} with {PNG_FOLDER}/ | folders of those, one for each clip | \
-pred.json with pan_pred/ | panoptic_gt*.json with panoptic_video/ or val/panoptic_video/"""
+METRICS = ("vpq", "pq", "stq", "tc", "vc", "hota")
 
 
 def evaluate(
     truth: Path,
     pred: Path,
+    protocol: str = "cityscapes-vps",
+    metrics: Sequence[str] = ("vpq",),
+    official: bool = False,
+    windows: Sequence[int] | None = None,
     clip_length: int = 6,
-    windows: Sequence[int] = (1, 2, 3, 4),
+    skip_unlabelled: bool = False,
+    images: Path | None = None,
+    flow: Path | None = None,
+    workers: int = 1,
     taxonomy: Taxonomy | None = None,
     progress: bool = True,
-) -> VPQResult:
-    """VPQ of a result on disk against truth on disk, dossier 13.1.
+) -> Evaluation:
+    """Metrics of a result on disk against truth on disk, dossier 13.
 
     Both are folders, each in one of these forms:
 
@@ -41,40 +63,172 @@ def evaluate(
     * folders of that form, one for each clip: clips are paired by folder name;
     * Cityscapes-VPS: truth `panoptic_gt_val_city_vps.json` with `panoptic_video/` or `val/panoptic_video/`,
       prediction `pred.json` with `pan_pred/`: all clips in one file, `clip_length` labelled frames each,
-      ordered by name.
+      ordered by name;
+    * VIPER: truth `viper_panoptic*.json` with `panoptic_video/`, prediction `pred.json` with `pan/`;
+    * VIPSeg: truth `panoptic_gt*.json` with `panomasksRGB/`, prediction `pred.json` with `pan_pred/CLIP/`.
 
-    The truth says which frames count and how they form clips. Frames are paired by name; a prediction may
-    hold more frames than the truth, such as all frames of the video.
+    The truth says which frames count and how they form clips. Frames are paired by name. Each pair is read
+    once and reduced to a table of overlaps, from which all of VPQ, PQ, STQ and tracking are made.
 
     Args:
-        truth: folder.
-        pred: folder.
+        truth, pred: folders.
+        protocol: whose windows VPQ has, one of `PROTOCOLS`.
+        metrics: some of `METRICS`; `hota` brings HOTA, IDF1 and MOTSA, and needs TrackEval.
+        official: compute as the published scripts do, bug for bug; docs/metrics.md names each difference.
+        windows: other window lengths than the protocol's, in frames with truth.
         clip_length: labelled frames of one clip, where one file holds several clips.
-        windows: window lengths in labelled frames.
+        skip_unlabelled: predicted frames without truth don't count, instead of being a fault. TC uses them.
+        images, flow: for TC one of the two: a folder with the image of each frame, NAME.png or .jpg, whose
+            flow is then computed by DIS; or a folder with the flow from each frame to the next, NAME.flo,
+            .npy or .png. A folder for each clip may be in between.
+        workers: threads that read PNGs; the result is the same for any number.
         taxonomy: what `category_id` means; None takes the truth's `categories`.
         progress: show a bar with the time left.
 
     Raises:
-        UserError: a folder has none of these forms, a frame is missing, the files contradict each other, the
-            number of labelled frames isn't a multiple of `clip_length`, or the windows don't ascend.
+        UserError: a folder has none of these forms, a frame is missing or surplus, the files contradict each
+            other, or the metrics lack something; with `official`, the script would stop with an error.
     """
-    taxonomy, clips = _read_truth(Path(truth), clip_length, taxonomy)
-    pairs = _pair(clips, Path(pred), taxonomy)
-    metric = VPQ(taxonomy, windows)
-    with _bar(progress) as bar:
-        task = bar.add_task("evaluate", total=sum(map(len, pairs)))
-        for clip in pairs:
-            for true_frame, pred_frame in clip:
-                expected, predicted = true_frame.frame(), pred_frame.frame()
-                if predicted.size != expected.size:
-                    raise UserError(
-                        f"{pred_frame.path} is {_size(predicted)}, its truth is {_size(expected)}; "
-                        "predict at the size of the labels"
-                    )
-                metric.update(predicted, expected)
+    check_metrics(metrics, workers)
+    judged = protocol_of(protocol)
+    if official:
+        # That module stands on this one.
+        from panoptube.evaluate_official import evaluate_official
+
+        if windows is not None or skip_unlabelled or clip_length != 6:
+            raise UserError(
+                "the published scripts have their own windows and clips; leave out --windows, --clip-length "
+                "and --skip-unlabelled"
+            )
+        return evaluate_official(truth, pred, judged, metrics, images, flow, workers, progress)
+    if windows is not None:
+        judged = judged.with_windows(windows)
+    source = flow_source(images, flow) if "tc" in metrics else None
+    taxonomy, clips = read_clips(Path(truth), Path(pred), clip_length, taxonomy, skip_unlabelled)
+    vpq = VPQ(taxonomy, judged) if "vpq" in metrics else None
+    pq = PQ(taxonomy) if "pq" in metrics else None
+    stq = STQ(taxonomy) if "stq" in metrics else None
+    tracking = Tracking(taxonomy) if "hota" in metrics else None
+    vc = VC() if "vc" in metrics else None
+    tc = TC(taxonomy.names, source.name) if source else None
+
+    def read(pair: tuple[StoredFrame, StoredFrame]) -> tuple[FrameTable, Labels | None, Labels | None]:
+        predicted, true = pair
+        table = compare_stored(predicted, true)
+        return table, *((predicted.frame().semantic, true.frame().semantic) if vc else (None, None))
+
+    pairs = [(p, t) for clip in clips for p, t in zip(clip.prediction, clip.truth)]
+    unique = len({t.name for _, t in pairs}) == len(pairs)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("evaluate", total=len(pairs))
+        found = ordered(read, pairs, workers)
+        for clip in clips:
+            for frame in clip.truth:
+                table, predicted, true = next(found)
+                for metric in (vpq, stq, tracking):
+                    if metric is not None:
+                        metric.update_table(table)
+                if pq is not None:
+                    pq.update_table(table, frame.name if unique else f"{clip.name}/{frame.name}")
+                if vc is not None and predicted is not None and true is not None:
+                    _update_vc(vc, predicted, true, frame)
                 bar.advance(task)
-            metric.end_clip()
-    return metric.compute()
+            for each in (vpq, stq, tracking):
+                if each is not None:
+                    each.end_clip(clip.name)
+            if vc is not None:
+                vc.end_clip()
+        if tc is not None and source is not None:
+            _compare_neighbours(tc, source, clips, bar)
+    return Evaluation(
+        protocol=protocol,
+        official=False,
+        vpq=vpq.compute() if vpq else None,
+        pq=pq.compute() if pq else None,
+        stq=stq.compute() if stq else None,
+        tc=tc.compute() if tc else None,
+        vc=vc.compute() if vc else None,
+        tracking=tracking.compute() if tracking else None,
+    )
+
+
+Labels = NDArray[np.uint8]
+
+
+def check_metrics(metrics: Sequence[str], workers: int) -> None:
+    """Raises UserError for names that aren't in `METRICS`, or no workers."""
+    unknown = [m for m in metrics if m not in METRICS]
+    if unknown or not metrics:
+        named = f"there is no metric {unknown[0]!r}" if unknown else "no metric was named"
+        raise UserError(f"{named}; choose some of {', '.join(METRICS)}")
+    if workers < 1:
+        raise UserError(f"{workers} workers can't work; give 1 or more")
+
+
+def flow_source(images: Path | None, flow: Path | None) -> FlowSource:
+    """Raises UserError unless exactly one is given, and is a folder."""
+    if (images is None) == (flow is None):
+        raise UserError("TC needs optical flow; give either --images or --flow")
+    return GivenFlow(flow) if flow is not None else DISFlow(Path(images or ""))
+
+
+def ordered(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    """`map` over threads, in order, never far ahead of what was asked for."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > 4 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _update_vc(vc: VC, predicted: Labels, true: Labels, frame: StoredFrame) -> None:
+    try:
+        vc.update(predicted, true)
+    except ValueError as error:
+        raise UserError(f"{frame.path}: {error}") from error
+
+
+def _compare_neighbours(tc: TC, source: FlowSource, clips: Sequence[StoredClip], bar: Progress) -> None:
+    """All predicted frames of each clip, with or without truth, two by two."""
+    task = bar.add_task("flow", total=sum(len(c.predicted) - 1 for c in clips))
+    for clip in clips:
+        frames = sorted(clip.predicted, key=lambda f: f.name)
+        before: Labels | None = None
+        for i, frame in enumerate(frames):
+            labels = frame.frame().semantic
+            if before is not None:
+                compare_pair(tc, source, before, labels, (clip.name, frames[i - 1].name, frame.name))
+                bar.advance(task)
+            before = labels
+
+
+def compare_pair(
+    tc: TC, source: FlowSource, before: Labels, after: Labels, names: tuple[str, str, str]
+) -> None:
+    """Count two neighbouring frames of a clip.
+
+    Args:
+        names: of the clip, and of the two frames.
+
+    Raises:
+        UserError: there is no flow, or it has another size.
+    """
+    clip, first, second = names
+    flow = source(clip, first, second)
+    try:
+        tc.update(before, after, flow)
+    except ValueError as error:
+        raise UserError(f"TC of {first} and {second}: {error}") from error
 
 
 def evaluate_clips(
@@ -104,12 +258,13 @@ def evaluate_clips(
     """
     if every < 1:
         raise UserError(f"every is {every}; score each frame with 1, or every n-th with n")
+    protocol = Protocol("clips", tuple(windows), spacing=every)
     metric: VPQ | None = None
-    with _bar(progress) as bar:
+    with progress_bar(progress) as bar:
         task = bar.add_task("evaluate", total=sum(map(len, clips)) if isinstance(clips, Sequence) else None)
         for clip in clips:
             if metric is None:
-                metric = VPQ(clip.taxonomy, windows, spacing=every)
+                metric = VPQ(clip.taxonomy, protocol)
             elif clip.taxonomy != metric.taxonomy:
                 raise UserError(
                     f"clip {clip.name!r} has the taxonomy {clip.taxonomy.name!r}, the clips before "
@@ -126,7 +281,7 @@ def evaluate_clips(
                 bar.advance(task)
             if answered != len(clip):
                 raise ValueError(f"{answered} predicted frames for clip {clip.name!r}, which has {len(clip)}")
-            metric.end_clip()
+            metric.end_clip(clip.name)
     if metric is None:
         raise UserError("there are no clips to evaluate")
     result = metric.compute()
@@ -194,94 +349,8 @@ def _resize(frame: PanopticFrame, size: tuple[int, int]) -> PanopticFrame:
     return PanopticFrame(maps[0], maps[1], frame.scores)
 
 
-class _Source(NamedTuple):
-    """One JSON with its PNGs. `many`: it holds clips one after another."""
-
-    json: Path
-    pngs: Path
-    many: bool
-
-
-def _sources(folder: Path) -> dict[str, _Source]:
-    """What a folder holds, by clip name ("" for a folder that isn't divided)."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; expected one with {LAYOUTS}")
-    if (folder / JSON_NAME).is_file():
-        return {"": _Source(folder / JSON_NAME, folder / PNG_FOLDER, many=False)}
-    if (folder / "pred.json").is_file():
-        return {"": _Source(folder / "pred.json", folder / "pan_pred", many=True)}
-    truths = sorted(folder.glob("panoptic_gt*.json"))
-    if len(truths) > 1:
-        raise UserError(
-            f"{folder} holds {truths[0].name} and {truths[1].name}; leave the one to evaluate against"
-        )
-    if truths:
-        inner = folder / "val" / "panoptic_video"
-        return {"": _Source(truths[0], inner if inner.is_dir() else folder / "panoptic_video", many=True)}
-    parts = sorted(p.parent for p in folder.glob(f"*/{JSON_NAME}"))
-    if not parts:
-        raise UserError(f"{folder} holds no panoptic result; expected {LAYOUTS}")
-    return {p.name: _Source(p / JSON_NAME, p / PNG_FOLDER, many=False) for p in parts}
-
-
-def _read_truth(
-    folder: Path, clip_length: int, taxonomy: Taxonomy | None
-) -> tuple[Taxonomy, dict[str, list[list[StoredFrame]]]]:
-    """Taxonomy, and clips by folder name."""
-    found: dict[str, list[list[StoredFrame]]] = {}
-    for name, source in _sources(folder).items():
-        taxonomy, frames = read_panoptic_video(source.json, source.pngs, taxonomy)
-        found[name] = _cut(source.json, frames, clip_length) if source.many else [frames]
-    assert taxonomy is not None
-    return taxonomy, found
-
-
-def _cut(path: Path, frames: list[StoredFrame], clip_length: int) -> list[list[StoredFrame]]:
-    """Clips of `clip_length` frames, in the order of names; clip numbers that names start with must agree."""
-    if clip_length < 1 or len(frames) % clip_length:
-        raise UserError(
-            f"{path} has {len(frames)} labelled frames, which can't be cut into clips of {clip_length}; "
-            "complete it, or set the clip length"
-        )
-    frames = sorted(frames, key=lambda f: f.name)
-    clips = [frames[i : i + clip_length] for i in range(0, len(frames), clip_length)]
-    for clip in clips:
-        # VVVV_FFFF_city_SSSSSS_NNNNNN, dossier 11.2
-        numbers = [match[1] if (match := re.match(r"(\d{4})_\d{4}_", f.name)) else "" for f in clip]
-        if len(set(numbers)) > 1:
-            raise UserError(
-                f"{path}: clips of {clip_length} labelled frames would mix the clips {numbers[0]} and "
-                f"{numbers[-1]}; complete it, or set the clip length"
-            )
-    return clips
-
-
-def _pair(
-    clips: dict[str, list[list[StoredFrame]]], pred: Path, taxonomy: Taxonomy
-) -> list[list[tuple[StoredFrame, StoredFrame]]]:
-    """For each clip the pairs of truth and prediction."""
-    sources = _sources(pred)
-    pairs: list[list[tuple[StoredFrame, StoredFrame]]] = []
-    for name, parts in clips.items():
-        source = sources.get(name)
-        if source is None:
-            what = f"no folder {name!r}" if name else "clip folders, but the truth is one file"
-            raise UserError(f"{pred} has {what}; predict the clips that the truth has")
-        _, frames = read_panoptic_video(source.json, source.pngs, taxonomy)
-        by_name = {f.name: f for f in frames}
-        if len(by_name) < len(frames):
-            raise UserError(f"{source.json} lists a frame twice; write the result again")
-        for part in parts:
-            missing = next((f.name for f in part if f.name not in by_name), None)
-            if missing is not None:
-                raise UserError(
-                    f"{source.json} has no frame {missing!r}, which the truth has; predict it too"
-                )
-            pairs.append([(f, by_name[f.name]) for f in part])
-    return pairs
-
-
-def _bar(show: bool) -> Progress:
+def progress_bar(show: bool) -> Progress:
+    """On standard error, with the time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -291,7 +360,3 @@ def _bar(show: bool) -> Progress:
         console=Console(stderr=True),
         disable=not show,
     )
-
-
-def _size(frame: PanopticFrame) -> str:
-    return f"{frame.size[1]} x {frame.size[0]} pixels"

@@ -99,13 +99,13 @@ def train(
     console = console or Console(stderr=True)
     fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes)
     fabric.launch()
-    console.quiet = not fabric.is_global_zero
+    console.quiet = console.quiet or not fabric.is_global_zero
 
     torch.manual_seed(run.train.seed)
     taxonomy = CITYSCAPES
     pairs = PairDataset(run.data, run.train.seed, taxonomy)
     network = vpsnet(run.network, taxonomy)
-    if not (out / "checkpoint.pt").exists():
+    if fabric.is_global_zero and not (out / "checkpoint.pt").exists():  # the other processes get its weights
         if init is None:
             console.print(load_imagenet(network.backbone, run.network.backbone))
         else:
@@ -156,10 +156,11 @@ def fit(
     checkpoint = out / "checkpoint.pt"
     pairs_per_step = config.batch * config.accumulate * processes
     done = load_checkpoint(checkpoint, run, pairs_per_step, module, optimizer)
+    average = fabric.all_reduce(torch.tensor(float(done), device=fabric.device), reduce_op="mean")
+    if average != done:
+        raise UserError(f"{checkpoint} is not there for all processes; give a folder that machines share")
     if done:
-        console.print(
-            f"{out} has {done} of {config.steps} steps" + (", going on" if done < config.steps else "")
-        )
+        console.print(f"{out}: {done} of {config.steps} steps are done")
     if first:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "config.yaml", lambda file: file.write(run.to_yaml().encode()))
@@ -175,10 +176,10 @@ def fit(
             save_weights(out / "weights.safetensors")
         fabric.barrier()
 
-    saved = done
+    saved, stopping = done, False
     logging = TrainingLog(out, done, config.steps, console) if first else nullcontext()
     with StopRequest() as stop, logging as log, closing(batches):
-        while done < config.steps and not stop.asked:
+        while done < config.steps and not stopping:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(done, config)
             try:
@@ -199,7 +200,7 @@ def fit(
             # The mean over processes, so that all see the same numbers and stop together.
             stacked = torch.stack([*sums.values(), torch.tensor(float(stop.asked), device=fabric.device)])
             *values, asked = fabric.all_reduce(stacked, reduce_op="mean").tolist()  # type: ignore[union-attr]
-            stop.asked = asked > 0
+            stopping = asked > 0
             numbers = dict(zip(sums, values))
             norm = fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip, error_if_nonfinite=False)
             numbers["gradient"] = float(norm)  # type: ignore[arg-type]

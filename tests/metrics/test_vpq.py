@@ -11,6 +11,7 @@ import pytest
 
 from panoptube.errors import UserError
 from panoptube.evaluate import evaluate
+from panoptube.metrics.protocol import CITYSCAPES_VPS
 from panoptube.metrics.vpq import VPQ, VPQResult
 from panoptube.panoptic.frame import Category, PanopticFrame, Taxonomy
 
@@ -44,7 +45,7 @@ def frame(line: str) -> PanopticFrame:
 
 
 def score(truth: list[str], prediction: list[str], windows: tuple[int, ...] = (1,)) -> VPQResult:
-    metric = VPQ(TWO, windows)
+    metric = VPQ(TWO, CITYSCAPES_VPS.with_windows(windows))
     for t, p in zip(truth, prediction):
         metric.update(frame(p), frame(t))
     metric.end_clip()
@@ -134,7 +135,7 @@ def test_means_leave_out_classes_that_never_occur():
 
 
 def test_number_of_windows():
-    metric = VPQ(TWO, (1, 2, 4))
+    metric = VPQ(TWO, CITYSCAPES_VPS.with_windows((1, 2, 4)))
     for length in (5, 3):
         for _ in range(length):
             metric.update(frame("ar"), frame("ar"))
@@ -147,7 +148,7 @@ def test_number_of_windows():
 
 
 def test_windows_never_span_clips():
-    metric = VPQ(TWO, (2,))
+    metric = VPQ(TWO, CITYSCAPES_VPS.with_windows((2,)))
     for line in ("aaaarrrr", "bbbbrrrr"):
         metric.update(frame(line), frame(line.replace("b", "a")))
         metric.end_clip()
@@ -161,7 +162,7 @@ def test_clips_that_are_too_short_have_no_value_and_it_says_so():
     assert math.isnan(result.windows[2].all.pq)
     assert math.isnan(result.all.pq)
     assert result.all.classes == 2
-    assert "no clip has 3 labelled frames" in str(result)
+    assert "no clip has 3 frames with truth" in str(result)
     as_json = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert as_json["vpq"] is None
     assert as_json["windows"][1]["all"]["pq"] == 1.0
@@ -200,13 +201,13 @@ def test_merging_equals_counting_in_one():
     first.reset()
     assert first.compute().frames == 0
     with pytest.raises(ValueError, match="same taxonomy and windows"):
-        first.merge(VPQ(TWO, (1, 2)))
+        first.merge(VPQ(TWO, CITYSCAPES_VPS.with_windows((1, 2))))
 
 
 def test_faults():
     for windows in ((), (0, 1), (2, 1), (1, 1)):
         with pytest.raises(UserError, match="must ascend"):
-            VPQ(TWO, windows)
+            CITYSCAPES_VPS.with_windows(windows)
     with pytest.raises(ValueError, match="must agree"):
         VPQ(TWO).update(frame("aa"), frame("aaa"))
 
@@ -217,7 +218,7 @@ def test_prints_the_papers_row():
     row = next(line for line in text.splitlines() if " / " in line and "VPQ" not in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells == ["62.5 / 100.0 / 43.8", "62.5 / 100.0 / 43.8", "62.5 / 100.0 / 43.8"]
-    assert "1 clip, 2 labelled frames" in text
+    assert "1 clip, 2 frames with truth" in text
     assert "person" not in text
 
 
@@ -272,7 +273,7 @@ def slow_counts(case: Path, window: int, only_last_crowd: bool) -> dict[int, lis
 
 def assert_published(case: Path, expected: dict) -> None:
     """Everything: counts exactly, sums and means to 1e-12."""
-    result = evaluate(case / "gt", case / "pred", progress=False)
+    result = evaluate(case / "gt", case / "pred", progress=False).vpq
     for group, name in (("all", "vpq_all"), ("things", "vpq_thing"), ("stuff", "vpq_stuff")):
         assert 100 * getattr(result, group).pq == pytest.approx(expected["final"][name], abs=1e-10)
     for w in result.windows:
@@ -294,7 +295,7 @@ def test_agrees_with_the_published_script(name):
 
 
 def test_slow_version_agrees_on_files():
-    result = evaluate(DATA / "city_empty/gt", DATA / "city_empty/pred", progress=False)
+    result = evaluate(DATA / "city_empty/gt", DATA / "city_empty/pred", progress=False).vpq
     for w in result.windows[1:3]:
         slow = slow_counts(DATA / "city_empty", w.window, only_last_crowd=False)
         for i, c in enumerate(w.classes):
@@ -317,7 +318,7 @@ def test_full_reference_cases(name):
         return
     # Here clips have several crowd segments of a class, of which the script excuses one: all else must agree,
     # and the slow version must give both sets of numbers.
-    result = evaluate(case / "gt", case / "pred", progress=False)
+    result = evaluate(case / "gt", case / "pred", progress=False).vpq
     for w in result.windows[:2]:
         ours = slow_counts(case, w.window, only_last_crowd=False)
         theirs = slow_counts(case, w.window, only_last_crowd=True)

@@ -173,6 +173,11 @@ def test_prune_looks_at_masks_not_boxes() -> None:
     masks = full_masks(2)
     masks[1, :, :14] = -1  # right half only: columns 11..15 of 6..15
     assert kept([[0.0, 0, 9, 9], [6, 0, 15, 9]], [1, 1], [0.9, 0.8], masks) == [0, 1]
+    masks = full_masks(3)
+    masks[1, :, :14] = -1  # columns 10..19 of 0..19: what the first has claimed beside it stays claimed
+    boxes = [[0.0, 0, 9, 9], [0, 0, 19, 9], [0, 0, 9, 9]]
+    assert kept(boxes, [1, 1, 1], [0.9, 0.8, 0.7], masks) == [0, 1]
+    masks = full_masks(2)
     masks[1] = 0  # logit 0 is not foreground
     assert kept([[0.0, 0, 9, 9], [20, 0, 29, 9]], [1, 1], [0.9, 0.8], masks) == [0]
 

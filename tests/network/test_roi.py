@@ -233,10 +233,13 @@ def test_select_is_class_agnostic_and_strict() -> None:
     assert found.scores.tolist() == pytest.approx([0.8, 0.61])
 
 
-def test_select_keeps_what_is_as_good_as_the_last() -> None:
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(1, [0]), (2, [0, 10, 20]), (3, [0, 10, 20]), (4, [0, 10, 20, 30])]
+)
+def test_select_keeps_what_is_as_good_as_the_last(limit: int, kept: list[int]) -> None:
     proposals = torch.tensor([[0.0, 0, 5, 5], [10, 0, 15, 5], [20, 0, 25, 5], [30, 0, 35, 5]])
-    found = detections([[0.1, 0.9], [0.2, 0.8], [0.2, 0.8], [0.3, 0.7]], proposals, limit=2)
-    assert found.boxes[:, 0].tolist() == [0, 10, 20]
+    found = detections([[0.1, 0.9], [0.2, 0.8], [0.2, 0.8], [0.3, 0.7]], proposals, limit)
+    assert found.boxes[:, 0].tolist() == kept
 
 
 def test_select_reads_the_deltas_of_the_class_and_clips() -> None:

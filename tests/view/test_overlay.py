@@ -69,8 +69,8 @@ def test_colours_of_ids_that_meet_are_far_apart() -> None:
     assert colors.min() >= 0
     assert colors.max() <= 255
     assert len({tuple(c) for c in colors}) > 190
-    for step in range(1, 8):
-        assert np.linalg.norm(colors[step:] - colors[:-step], axis=1).min() > 60
+    for step in range(1, 34):
+        assert np.linalg.norm(colors[step:] - colors[:-step], axis=1).min() > 35
 
 
 def test_names_are_written_above_large_tracks_only() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from panoptube.data import street_render as r
+from panoptube.data import street_shapes as shapes
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.panoptic.frame import VOID
 
@@ -29,7 +29,7 @@ class Model:
         frames: number of frames; each object has a pose per frame.
         poses: per object (T, 5): x, y, z, heading (0 = along +z, positive turns right), width factor.
         tracks: per object its track id, 0 for none.
-        anims, brakes: per object (T,): phase of its limbs (or state of a traffic light); brake lights in [0, 1].
+        anims, brakes: per object (T,): phase of its limbs or state of a traffic light; brake lights, 0 or 1.
     """
 
     frames: int
@@ -76,8 +76,8 @@ class Model:
     ) -> None:
         """Adds a flat convex polygon of up to six corners.
 
-        Its first corner is the origin of its picture coordinates, u runs to the second, v is upright to u on the side
-        of the last; who sees the front sees u run right and v run up.
+        Its first corner is the origin of its picture coordinates, u runs to the second, v is upright to u on
+        the side of the last; who sees the front sees u run right and v run up.
         """
         o, b, d = corners[0], corners[1], corners[-1]
         u = (b[0] - o[0], b[1] - o[1], b[2] - o[2])
@@ -115,9 +115,9 @@ class Model:
 
     def prism(
         self, obj: int, name: str, color: Color, z: tuple[float, float, float, float], y: tuple[float, float],
-        half: tuple[float, float], mats: tuple[int, int, int, int], par: Sequence[float] = (0.0,), top: Color | None = None,
+        half: tuple[float, float], mats: tuple[int, int, int, int], par: Sequence[float] = (0.0,),
     ) -> None:  # fmt: skip
-        """Adds a body with slanted sides: rear and front at the bottom and at the top (z), heights y, half widths.
+        """Adds a body with slanted sides: z of rear and front at the bottom, then at the top; y; half widths.
 
         mats: side, front, rear, roof. Parameters of each face: width, height, then par.
         """
@@ -127,32 +127,58 @@ class Model:
         h = y1 - y0
         side, front, rear, roof = mats
         length, extra = z1 - z0, list(par)
-        self.face(obj, name, side, [(-a, y0, z1), (-a, y0, z0), (-b, y1, z2), (-b, y1, z3)], color, [length, h, *extra])
-        self.face(obj, name, side, [(a, y0, z0), (a, y0, z1), (b, y1, z3), (b, y1, z2)], color, [length, h, *extra])
-        self.face(obj, name, front, [(a, y0, z1), (-a, y0, z1), (-b, y1, z3), (b, y1, z3)], color, [2 * a, h, *extra])
-        self.face(obj, name, rear, [(-a, y0, z0), (a, y0, z0), (b, y1, z2), (-b, y1, z2)], color, [2 * a, h, *extra])
-        lid = top or color
-        self.face(obj, name, roof, [(-b, y1, z2), (b, y1, z2), (b, y1, z3), (-b, y1, z3)], lid, [2 * b, 1.0])
+        self.face(
+            obj,
+            name,
+            side,
+            [(-a, y0, z1), (-a, y0, z0), (-b, y1, z2), (-b, y1, z3)],
+            color,
+            [length, h, *extra],
+        )
+        self.face(
+            obj, name, side, [(a, y0, z0), (a, y0, z1), (b, y1, z3), (b, y1, z2)], color, [length, h, *extra]
+        )
+        self.face(
+            obj,
+            name,
+            front,
+            [(a, y0, z1), (-a, y0, z1), (-b, y1, z3), (b, y1, z3)],
+            color,
+            [2 * a, h, *extra],
+        )
+        self.face(
+            obj, name, rear, [(-a, y0, z0), (a, y0, z0), (b, y1, z2), (-b, y1, z2)], color, [2 * a, h, *extra]
+        )
+        self.face(
+            obj, name, roof, [(-b, y1, z2), (b, y1, z2), (b, y1, z3), (-b, y1, z3)], color, [2 * b, 1.0]
+        )
 
     def wheels(self, obj: int, name: str, half: float, radius: float, at: Sequence[float]) -> None:
         """Adds wheels on both sides of a vehicle, and the dark below its body."""
         d = 2 * radius
         for z in at:
             for x, s in ((half + 0.01, 1), (-half - 0.01, -1)):
-                corners = [(x, 0.0, z - s * radius), (x, 0.0, z + s * radius), (x, d, z + s * radius), (x, d, z - s * radius)]
-                self.face(obj, name, r.WHEEL, corners, (0.1, 0.1, 0.1), [radius])
+                corners = [
+                    (x, 0.0, z - s * radius),
+                    (x, 0.0, z + s * radius),
+                    (x, d, z + s * radius),
+                    (x, d, z - s * radius),
+                ]
+                self.face(obj, name, shapes.WHEEL, corners, (0.1, 0.1, 0.1), [radius])
 
     def under(self, obj: int, name: str, half: float, z0: float, z1: float, y: float) -> None:
         dark = (0.05, 0.05, 0.055)
-        self.prism(obj, name, dark, (z0, z1, z0, z1), (0.12, y), (half, half), (r.PLAIN,) * 4)
+        self.prism(obj, name, dark, (z0, z1, z0, z1), (0.12, y), (half, half), (shapes.PLAIN,) * 4)
 
-    def shadow(self, obj: int, half: float, z0: float, z1: float, strength: float, sun: tuple[float, float]) -> None:
-        """Adds the shadow on the ground: below the object, and drawn out away from the sun (in object axes)."""
+    def shadow(
+        self, obj: int, half: float, z0: float, z1: float, strength: float, sun: tuple[float, float]
+    ) -> None:
+        """Adds the shadow on the ground: below the object, and away from the sun (in object axes)."""
         for x, z, s, soft in ((0.0, 0.0, 0.75, 0.35), (sun[0], sun[1], strength, 0.3)):
             x0, x1 = min(-half, -half + x) - 0.1, max(half, half + x) + 0.1
             a, b = min(z0, z0 + z) - 0.1, max(z1, z1 + z) + 0.1
             corners = [(x0, 0.0, a), (x1, 0.0, a), (x1, 0.0, b), (x0, 0.0, b)]
-            self.face(obj, "void", r.SHADOW, corners, (0, 0, 0), [x1 - x0, b - a, s, soft], both=True)
+            self.face(obj, "void", shapes.SHADOW, corners, (0, 0, 0), [x1 - x0, b - a, s, soft], both=True)
 
 
 CAR_KINDS = (
@@ -170,31 +196,69 @@ def car(m: Model, obj: int, kind: int, color: Color) -> tuple[float, float, floa
     length, width, height, belt, _, back, front, slant = CAR_KINDS[kind]
     a, h = width / 2, length / 2
     m.under(obj, "car", a - 0.12, -h + 0.25, h - 0.25, 0.35)
-    m.prism(obj, "car", color, (-h, h, -h + 0.12, h - 0.35), (0.26, belt), (a, a - 0.05), (r.BODY, r.FRONT, r.REAR, r.BODY), [1.0])
+    m.prism(
+        obj,
+        "car",
+        color,
+        (-h, h, -h + 0.12, h - 0.35),
+        (0.26, belt),
+        (a, a - 0.05),
+        (shapes.BODY, shapes.FRONT, shapes.REAR, shapes.BODY),
+        [1.0],
+    )
     m.prism(
         obj, "car", color, (back, front, back + 0.35 * (kind not in (1, 2, 3)) + 0.12, front - slant - 0.15),
-        (belt, height), (a - 0.07, a - 0.25), (r.GLASS, r.GLASS, r.GLASS, r.PLAIN), [1.0],
+        (belt, height), (a - 0.07, a - 0.25), (shapes.GLASS, shapes.GLASS, shapes.GLASS, shapes.PLAIN), [1.0],
     )  # fmt: skip
     m.wheels(obj, "car", a, 0.33, (-h + 0.78, h - 0.82))
     return h, a, height
 
 
-def truck(m: Model, obj: int, color: Color, cargo: Color, length: float, mark: float) -> tuple[float, float, float]:
+def truck(
+    m: Model, obj: int, color: Color, cargo: Color, length: float, mark: float
+) -> tuple[float, float, float]:
     h, a, cab = length / 2, 1.22, 2.0
     m.under(obj, "truck", a - 0.2, -h + 0.2, h - 0.2, 0.6)
-    m.prism(obj, "truck", color, (h - cab, h, h - cab, h - 0.05), (0.5, 1.5), (a, a), (r.BODY, r.FRONT, r.PLAIN, r.PLAIN), [0.0])
-    m.prism(obj, "truck", color, (h - cab, h - 0.05, h - cab, h - 0.35), (1.5, 2.4), (a, a - 0.08), (r.GLASS, r.GLASS, r.PLAIN, r.PLAIN))
+    m.prism(
+        obj,
+        "truck",
+        color,
+        (h - cab, h, h - cab, h - 0.05),
+        (0.5, 1.5),
+        (a, a),
+        (shapes.BODY, shapes.FRONT, shapes.PLAIN, shapes.PLAIN),
+        [0.0],
+    )
+    m.prism(
+        obj,
+        "truck",
+        color,
+        (h - cab, h - 0.05, h - cab, h - 0.35),
+        (1.5, 2.4),
+        (a, a - 0.08),
+        (shapes.GLASS, shapes.GLASS, shapes.PLAIN, shapes.PLAIN),
+    )
     box = (-h, h - cab - 0.15)
     m.prism(
         obj, "truck", cargo, (box[0], box[1], box[0], box[1]), (0.75, 3.2), (a + 0.03, a + 0.03),
-        (r.CARGO, r.PLAIN, r.CARGO, r.PLAIN), [length, mark],
+        (shapes.CARGO, shapes.PLAIN, shapes.CARGO, shapes.PLAIN), [length, mark],
     )  # fmt: skip
-    m.prism(obj, "truck", (0.2, 0.2, 0.22), (-h, h - cab, -h, h - cab), (0.45, 0.75), (a, a), (r.PLAIN, r.PLAIN, r.REAR, r.PLAIN))
+    m.prism(
+        obj,
+        "truck",
+        (0.2, 0.2, 0.22),
+        (-h, h - cab, -h, h - cab),
+        (0.45, 0.75),
+        (a, a),
+        (shapes.PLAIN, shapes.PLAIN, shapes.REAR, shapes.PLAIN),
+    )
     m.wheels(obj, "truck", a, 0.46, (-h + 1.1, h - 1.0, *((-h + 2.2,) if length > 8 else ())))
     return h, a, 3.2
 
 
-def coach(m: Model, obj: int, name: str, color: Color, stripe: Color, length: float, height: float, seed: int) -> tuple[float, float, float]:
+def coach(
+    m: Model, obj: int, name: str, color: Color, stripe: Color, length: float, height: float, seed: int
+) -> tuple[float, float, float]:
     """Adds a bus, or the wagons of a tram."""
     tram = name == "train"
     h, a = length / 2, 1.27
@@ -206,17 +270,34 @@ def coach(m: Model, obj: int, name: str, color: Color, stripe: Color, length: fl
         slant = 0.35 if tram else 0.1
         m.prism(
             obj, name, color, (z0, z1, z0 + slant * last, z1 - slant * first), (0.3, height), (a, a - 0.05),
-            (r.COACH, r.COACH if not first else r.COACH, r.COACH, r.ROOF), [1.15, 2.25, 1.5, float(tram), seed + i, *stripe],
+            (shapes.COACH, shapes.COACH, shapes.COACH, shapes.ROOF),
+            [1.15, 2.25, 1.5, float(tram), seed + i, *stripe],
         )  # fmt: skip
         if i < wagons - 1:
-            m.prism(obj, name, (0.12, 0.12, 0.12), (z1, z1 + 0.4, z1, z1 + 0.4), (0.4, height - 0.15), (a - 0.15, a - 0.15), (r.PLAIN,) * 4)
+            m.prism(
+                obj,
+                name,
+                (0.12, 0.12, 0.12),
+                (z1, z1 + 0.4, z1, z1 + 0.4),
+                (0.4, height - 0.15),
+                (a - 0.15, a - 0.15),
+                (shapes.PLAIN,) * 4,
+            )
     for s, z, lamp in ((-1, h + 0.02, (0.95, 0.95, 0.85)), (1, -h - 0.02, (0.6, 0.05, 0.05))):
         for x in (-0.95, 0.75):
             corners = [(s * x, 0.6, z), (s * (x + 0.2), 0.6, z), (s * (x + 0.2), 0.8, z), (s * x, 0.8, z)]
-            m.face(obj, name, r.PLAIN, corners, lamp)
+            m.face(obj, name, shapes.PLAIN, corners, lamp)
     if tram:
         m.under(obj, name, a - 0.1, -h + 0.5, h - 0.5, 0.32)
-        m.prism(obj, name, (0.25, 0.25, 0.27), (-1.5, 1.5, -1.2, 1.2), (height, height + 0.3), (0.7, 0.6), (r.PLAIN,) * 4)
+        m.prism(
+            obj,
+            name,
+            (0.25, 0.25, 0.27),
+            (-1.5, 1.5, -1.2, 1.2),
+            (height, height + 0.3),
+            (0.7, 0.6),
+            (shapes.PLAIN,) * 4,
+        )
     else:
         m.wheels(obj, name, a, 0.48, (-h + 2.6, h - 2.4))
     return h, a, height
@@ -225,22 +306,38 @@ def coach(m: Model, obj: int, name: str, color: Color, stripe: Color, length: fl
 def person(m: Model, obj: int, look: Sequence[float], name: str = "person") -> None:
     """look: height, swing, kind, top rgb, trousers rgb, skin, hair."""
     h = look[0]
-    m.cutout(obj, name, r.PERSON, (-0.34 * h, 0.0, 0.34 * h, h), (0.5, 0.5, 0.5), look)
+    m.cutout(obj, name, shapes.PERSON, (-0.34 * h, 0.0, 0.34 * h, h), (0.5, 0.5, 0.5), look)
 
 
 def rider(m: Model, obj: int, look: Sequence[float], motor: bool) -> None:
     scale = look[0] / 1.75
-    m.cutout(obj, "rider", r.RIDER, (-0.55, 0.1, 0.7, 1.9 * scale), (0.5, 0.5, 0.5), [scale, float(motor), *look[2:]], z=-0.06)
+    m.cutout(
+        obj,
+        "rider",
+        shapes.RIDER,
+        (-0.55, 0.1, 0.7, 1.9 * scale),
+        (0.5, 0.5, 0.5),
+        [scale, float(motor), *look[2:]],
+        z=-0.06,
+    )
 
 
 def two_wheeler(m: Model, obj: int, name: str, color: Color) -> None:
-    mat = r.BICYCLE if name == "bicycle" else r.MOTORCYCLE
+    mat = shapes.BICYCLE if name == "bicycle" else shapes.MOTORCYCLE
     m.cutout(obj, name, mat, (-1.1, 0.0, 1.1, 1.2), color)
 
 
 def tree(m: Model, obj: int, rng: np.random.Generator, height: float, green: Color) -> None:
     trunk = 0.09 + 0.018 * height
-    m.cutout(obj, "vegetation", r.POLE, (-trunk, 0.0, trunk, 0.55 * height), (0.30, 0.24, 0.18), [2 * trunk], corner=True)
+    m.cutout(
+        obj,
+        "vegetation",
+        shapes.POLE,
+        (-trunk, 0.0, trunk, 0.55 * height),
+        (0.30, 0.24, 0.18),
+        [2 * trunk],
+        corner=True,
+    )
     for i in range(int(rng.integers(3, 6))):
         a = height * rng.uniform(0.20, 0.32)
         x, y = height * rng.uniform(-0.2, 0.2), height * rng.uniform(0.52, 0.84)
@@ -250,28 +347,45 @@ def tree(m: Model, obj: int, rng: np.random.Generator, height: float, green: Col
         k = rng.uniform(0.8, 1.15)
         box = (x - a, max(y - b, 1.9), x + a, max(y - b, 1.9) + 2 * b)
         par = [a, b, float(rng.integers(9999)), rng.uniform(0.6, 1.0), rng.uniform(-1, 1)]
-        m.cutout(obj, "vegetation", r.FOLIAGE, box, (green[0] * k, green[1] * k, green[2] * k), par, z=0.3 * i - 0.6, corner=True)
+        m.cutout(
+            obj,
+            "vegetation",
+            shapes.FOLIAGE,
+            box,
+            (green[0] * k, green[1] * k, green[2] * k),
+            par,
+            z=0.3 * i - 0.6,
+            corner=True,
+        )
 
 
 def pole(m: Model, obj: int, height: float, width: float, color: Color) -> None:
-    m.cutout(obj, "pole", r.POLE, (-width / 2, 0.0, width / 2, height), color, [width], corner=True)
+    m.cutout(obj, "pole", shapes.POLE, (-width / 2, 0.0, width / 2, height), color, [width], corner=True)
 
 
 def sign(m: Model, obj: int, y: float, half: tuple[float, float], shape: int, kind: int) -> None:
     """A board whose front looks against the object's heading."""
     a, b = half
     corners = [(-a, y, -0.08), (a, y, -0.08), (a, y + 2 * b, -0.08), (-a, y + 2 * b, -0.08)]
-    m.face(obj, "traffic sign", r.SIGN, corners, (0.6, 0.6, 0.6), [a, b, float(shape), float(kind)], both=True)
+    m.face(
+        obj,
+        "traffic sign",
+        shapes.SIGN,
+        corners,
+        (0.6, 0.6, 0.6),
+        [a, b, float(shape), float(kind)],
+        both=True,
+    )
 
 
 def light_box(m: Model, obj: int, x: float, y: float, z: float) -> None:
     a, h = 0.2, 1.05
     front = [(x - a, y, z - 0.2), (x + a, y, z - 0.2), (x + a, y + h, z - 0.2), (x - a, y + h, z - 0.2)]
-    m.face(obj, "traffic light", r.LIGHT, front, (0.1, 0.1, 0.1), [2 * a, h])
+    m.face(obj, "traffic light", shapes.LIGHT, front, (0.1, 0.1, 0.1), [2 * a, h])
     dark = (0.09, 0.1, 0.09)
     for c in (
         [(x + a, y, z + 0.1), (x - a, y, z + 0.1), (x - a, y + h, z + 0.1), (x + a, y + h, z + 0.1)],
         [(x - a, y, z + 0.1), (x - a, y, z - 0.2), (x - a, y + h, z - 0.2), (x - a, y + h, z + 0.1)],
         [(x + a, y, z - 0.2), (x + a, y, z + 0.1), (x + a, y + h, z + 0.1), (x + a, y + h, z - 0.2)],
     ):
-        m.face(obj, "traffic light", r.PLAIN, c, dark)
+        m.face(obj, "traffic light", shapes.PLAIN, c, dark)

@@ -1,27 +1,34 @@
 """Draws a street: a depth-buffered rasteriser of flat polygons with procedural materials, compiled by numba.
 
-World axes: x right, y up, z along the street, metres. Camera axes: x right, y up, z forward. Pixel centres lie on
-whole numbers. Two layers of surfaces are kept: what the picture shows, and what the truth says. They differ only
-where one looks through something that is labelled whole (between spokes, fence bars, leaves), as annotators do.
+World axes: x right, y up, z along the street, metres. Camera axes: x right, y up, z forward. Pixel centres
+lie on whole numbers. Two layers of surfaces are kept: what the picture shows, and what the truth says. They
+differ only where one looks through something that is labelled whole (between spokes, fence bars, leaves), as
+annotators do.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from panoptube.data.street_shapes import (
+    BICYCLE,
+    FENCE,
+    FOLIAGE,
+    MOTORCYCLE,
+    PERSON,
+    RIDER,
+    SHADOW,
+    SIGN,
+    WHEEL,
+    covers,
+)
+
 SKY, GROUND = -1, -2
 """Surface indices that are no polygon."""
-
-(
-    PLAIN, FACADE, BODY, GLASS, WHEEL, FOLIAGE, PERSON, BICYCLE, RIDER, MOTORCYCLE, SIGN, LIGHT, FENCE, WALL,
-    COACH, FRONT, REAR, HEDGE, POLE, CARGO, POSTER, ROOF, SHADOW,
-) = range(23)  # fmt: skip
-"""Materials."""
 
 ROAD, MARKING, PAVEMENT, CURB, GRASS, RAIL, PATCH, COBBLE = range(8)
 """Ground types, the values of the ground map."""
@@ -30,231 +37,8 @@ NEAR = 0.15
 """Depth in metres at which polygons are cut off."""
 
 
-@njit(cache=True)
-def _hash(x: int, y: int, s: int) -> float:
-    """A number in [0, 1) that looks random in each argument."""
-    h = (x * 374761393 + y * 668265263 + s * 362437) & 0xFFFFFFFF
-    h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
-    return ((h ^ (h >> 16)) & 0xFFFFFF) / 16777216.0
-
-
-@njit(cache=True)
-def _noise(x: float, y: float, s: int) -> float:
-    """Smooth value noise in [0, 1), one feature per unit."""
-    x0 = math.floor(x)
-    y0 = math.floor(y)
-    fx = x - x0
-    fy = y - y0
-    fx = fx * fx * (3 - 2 * fx)
-    fy = fy * fy * (3 - 2 * fy)
-    i = int(x0)
-    j = int(y0)
-    a = _hash(i, j, s)
-    b = _hash(i + 1, j, s)
-    c = _hash(i, j + 1, s)
-    d = _hash(i + 1, j + 1, s)
-    return (a + (b - a) * fx) * (1 - fy) + (c + (d - c) * fx) * fy
-
-
-@njit(cache=True)
-def _capsule(u: float, v: float, ax: float, ay: float, bx: float, by: float, r: float) -> bool:
-    """Whether (u, v) is within r of the segment from a to b."""
-    dx = bx - ax
-    dy = by - ay
-    t = ((u - ax) * dx + (v - ay) * dy) / (dx * dx + dy * dy + 1e-9)
-    t = min(1.0, max(0.0, t))
-    ex = u - ax - t * dx
-    ey = v - ay - t * dy
-    return ex * ex + ey * ey < r * r
-
-
-@njit(cache=True)
-def _limb(u: float, v: float, hx: float, hy: float, a: float, bend: float, n: float, r: float) -> int:
-    """A leg or an arm of two bones of length n hanging from (hx, hy): 0 outside, 1 on it, 2 on its last part."""
-    kx = hx + n * math.sin(a)
-    ky = hy - n * math.cos(a)
-    fx = kx + n * math.sin(a - bend)
-    fy = ky - n * math.cos(a - bend)
-    if _capsule(u, v, fx, fy + 0.01, fx + 0.04, fy, r * 0.85):
-        return 2
-    if _capsule(u, v, hx, hy, kx, ky, r) or _capsule(u, v, kx, ky, fx, fy, r * 0.8):
-        return 1
-    return 0
-
-
-@njit(cache=True)
-def _person(u: float, v: float, phase: float, p: NDArray[np.float64]) -> int:
-    """Part of a walking person at (u, v) metres from the feet: 0 none, 1 trousers, 2 top, 3 skin, 4 hair, 5 shoe, 6 bag.
-
-    p: height, swing, kind (fraction selects coat or bag), ...
-    """
-    x = u / p[0]
-    y = v / p[0]
-    if y < -0.02 or y > 1.0 or abs(x) > 0.36:
-        return 0
-    swing = p[1]
-    # head and hair
-    hx = x - 0.012
-    hy = y - 0.925
-    if hx * hx / 0.0034 + hy * hy / 0.0052 < 1:
-        return 4 if hy > 0.022 or hx < -0.03 else 3
-    if _capsule(x, y, 0.0, 0.84, 0.01, 0.88, 0.028):
-        return 3
-    s = math.sin(phase)
-    c = math.cos(phase)
-    arm = _limb(x, y, 0.0, 0.785, -0.55 * swing * s, -0.35, 0.17, 0.038)
-    if arm:
-        return 3 if arm == 2 else 2
-    kind = p[2]
-    if kind > 0.6 and _capsule(x, y, -0.12, 0.74, -0.12, 0.60, 0.075):
-        return 6
-    low = 0.36 if kind < 0.25 else 0.53
-    if _capsule(x, y, 0.0, low + 0.06, 0.0, 0.765, 0.098 if y > 0.6 else 0.088 + (0.03 if kind < 0.25 else 0.0)):
-        return 2
-    leg = _limb(x, y, 0.01, 0.51, 0.52 * swing * s, swing * (0.25 + 0.4 * max(0.0, c)), 0.245, 0.058)
-    if leg == 0:
-        leg = _limb(x, y, -0.01, 0.51, -0.52 * swing * s, swing * (0.25 + 0.4 * max(0.0, -c)), 0.245, 0.058)
-    if leg:
-        return 5 if leg == 2 else 1
-    arm = _limb(x, y, 0.0, 0.785, 0.55 * swing * s, -0.35, 0.17, 0.038)
-    return 0 if arm == 0 else (3 if arm == 2 else 2)
-
-
-@njit(cache=True)
-def _rider(u: float, v: float, phase: float, motor: bool, scale: float) -> int:
-    """Part of a rider, as `_person`; (u, v) from the ground below the pedals, +u is forward. 7 is a helmet."""
-    x = u / scale
-    y = v / scale
-    if y < 0.1 or y > 1.85:
-        return 0
-    hx = x - 0.20
-    hy = y - 1.63
-    if hx * hx / 0.0144 + hy * hy / 0.0196 < 1:
-        return 7 if (hy > 0.03 or motor) else 3
-    if _capsule(x, y, 0.10, 1.36, 0.30, 1.16, 0.06) or _capsule(x, y, 0.30, 1.16, 0.46, 1.06, 0.05):
-        return 2
-    if _capsule(x, y, -0.18, 0.98, 0.08, 1.36, 0.165):
-        return 2
-    for side in range(2):
-        a = phase + math.pi * side
-        px = 0.12 if motor else 0.02 + 0.16 * math.cos(a)
-        py = 0.34 if motor else 0.32 + 0.16 * math.sin(a)
-        kx = 0.5 * (px - 0.15) + 0.22
-        ky = 0.5 * (py + 0.95) + 0.08
-        if _capsule(x, y, px, py, px + 0.1, py, 0.055):
-            return 5
-        if _capsule(x, y, -0.15, 0.95, kx, ky, 0.095) or _capsule(x, y, kx, ky, px, py, 0.075):
-            return 1
-    return 0
-
-
-@njit(cache=True)
-def _bicycle(u: float, v: float) -> int:
-    """0 outside, 1 tyre, 2 frame, 3 looked through but labelled."""
-    found = 0
-    for side in range(2):
-        dx = u - (0.53 if side else -0.53)
-        dy = v - 0.34
-        r = math.sqrt(dx * dx + dy * dy)
-        if r < 0.36:
-            if r > 0.29 or r < 0.05:
-                return 1
-            found = 3
-    if (
-        _capsule(u, v, -0.53, 0.34, -0.18, 0.78, 0.035)
-        or _capsule(u, v, -0.18, 0.78, 0.40, 0.80, 0.04)
-        or _capsule(u, v, 0.40, 0.80, 0.0, 0.32, 0.04)
-        or _capsule(u, v, 0.0, 0.32, -0.18, 0.85, 0.035)
-        or _capsule(u, v, 0.53, 0.34, 0.40, 1.02, 0.035)
-        or _capsule(u, v, -0.53, 0.34, 0.0, 0.32, 0.03)
-        or _capsule(u, v, 0.40, 1.02, 0.52, 1.06, 0.035)
-        or _capsule(u, v, -0.30, 0.92, -0.10, 0.92, 0.045)
-    ):
-        return 2
-    if found == 0 and _capsule(u, v, -0.1, 0.62, 0.3, 0.66, 0.2):
-        found = 3
-    return found
-
-
-@njit(cache=True)
-def _motorcycle(u: float, v: float) -> int:
-    """0 outside, 1 tyre, 2 paint, 3 engine, 4 seat, 5 lamp."""
-    if _capsule(u, v, 0.62, 0.86, 0.66, 0.84, 0.10):
-        return 5
-    if _capsule(u, v, -0.05, 0.80, 0.35, 0.84, 0.16) or _capsule(u, v, 0.35, 0.84, 0.6, 0.74, 0.14):
-        return 2
-    if _capsule(u, v, -0.70, 0.82, -0.10, 0.80, 0.09):
-        return 4
-    if _capsule(u, v, 0.45, 1.08, 0.55, 0.9, 0.05) or _capsule(u, v, 0.50, 0.9, 0.70, 0.32, 0.05):
-        return 3
-    if _capsule(u, v, -0.22, 0.46, 0.2, 0.48, 0.2) or _capsule(u, v, -0.7, 0.36, -0.2, 0.4, 0.09):
-        return 3
-    for side in range(2):
-        dx = u - (0.70 if side else -0.70)
-        dy = v - 0.32
-        r = dx * dx + dy * dy
-        if r < 0.33 * 0.33:
-            return 1 if r > 0.19 * 0.19 else 3
-    return 0
-
-
-@njit(cache=True)
-def _covers(m: int, u: float, v: float, anim: float, p: NDArray[np.float64]) -> int:
-    """Whether material m covers (u, v): 0 no, 1 picture and truth, 2 truth only."""
-    if m == PERSON:
-        return 1 if _person(u, v, anim, p) else 0
-    if m == RIDER:
-        return 1 if _rider(u, v, anim, p[1] > 0.5, p[0]) else 0
-    if m == BICYCLE:
-        part = _bicycle(u, v)
-        return 0 if part == 0 else (2 if part == 3 else 1)
-    if m == MOTORCYCLE:
-        return 1 if _motorcycle(u, v) else 0
-    if m == WHEEL:
-        du = u - p[0]
-        dv = v - p[0]
-        return 1 if du * du + dv * dv < p[0] * p[0] else 0
-    if m == FOLIAGE:
-        # p: half width, half height, seed, roughness, leaf size
-        x = (u - p[0]) / p[0]
-        y = (v - p[1]) / p[1]
-        r2 = x * x + y * y
-        if r2 > 1.0:
-            return 0
-        s = int(p[2])
-        n = 0.65 * _noise(u * 1.3 + 7, v * 1.3 + 3, s) + 0.35 * _noise(u * 4.0, v * 4.0, s + 1)
-        edge = 1.0 - r2 + p[3] * (n - 0.62)
-        if edge < 0.0:
-            return 0
-        if r2 > 0.45 and _noise(u * 3.1 + 9, v * 3.1, s + 5) > 0.80:
-            return 2
-        return 1
-    if m == SIGN:
-        # p: half width, half height, shape (0 disc, 1 triangle, 2 rectangle, 3 octagon)
-        x = (u - p[0]) / p[0]
-        y = (v - p[1]) / p[1]
-        if p[2] < 0.5:
-            return 1 if x * x + y * y < 1 else 0
-        if p[2] < 1.5:
-            return 1 if abs(x) < (1 - y) * 0.5 + 0.03 else 0
-        if p[2] > 2.5:
-            return 1 if abs(x) + abs(y) < 1.41 else 0
-        return 1
-    if m == FENCE:
-        # p: height, bar spacing, kind
-        if p[2] > 0.5:
-            w = u - math.floor(u / p[1]) * p[1]
-            post = u - math.floor(u / 2.4) * 2.4
-            solid = w < 0.35 * p[1] or post < 0.1 or abs(v - p[0] + 0.06) < 0.05 or abs(v - 0.12) < 0.05
-            return 1 if solid else 2
-        return 1
-    return 1
-
-
-@njit(cache=True)
-def _fill(
-    x: NDArray[np.float64], y: NDArray[np.float64], n: int, row: int, width: int
-) -> tuple[int, int]:
+@njit(nogil=True, cache=True)
+def _fill(x: NDArray[np.float64], y: NDArray[np.float64], n: int, row: int, width: int) -> tuple[int, int]:
     """First and last pixel of the convex polygon in a row; first > last if there is none."""
     lo = 1e18
     hi = -1e18
@@ -271,7 +55,7 @@ def _fill(
     return int(max(0.0, math.ceil(lo))), int(min(width - 1.0, math.floor(hi)))
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def rasterise(
     cam: NDArray[np.float64],
     rot: NDArray[np.float64],
@@ -298,7 +82,7 @@ def rasterise(
     Args:
         cam: (3,) position; rot: (3, 3) camera axes as columns in the world; focal: pixels.
         verts (P, 6, 3), count (P,): corners in the object's axes; obj, mat (P,); par (P, 12) of the material;
-            axes (P, 3, 3): origin, u and v direction of its picture coordinates; flat (P,): seen from both sides.
+            axes (P, 3, 3): origin, u and v direction of its picture coordinates; flat (P,): two-sided.
         pose (K, 5): x, y, z, heading, width factor of each object; anim (K,): phase of its limbs.
         seen, depth: (H, W), layer of the picture, in: sky and ground, out: polygon indices and metres.
         label, label_depth: (H, W), layer of the truth.
@@ -390,9 +174,9 @@ def rasterise(
             uv[p, 4 + c] = a[2, c] / vv
         uv[p, 3] = -(uv[p, 0] * a[0, 0] + uv[p, 1] * a[0, 1] + uv[p, 2] * a[0, 2])
         uv[p, 7] = -(uv[p, 4] * a[0, 0] + uv[p, 5] * a[0, 1] + uv[p, 6] * a[0, 2])
-        cut = m == FOLIAGE or m == PERSON or m == BICYCLE or m == RIDER or m == MOTORCYCLE or m == WHEEL
-        cut = cut or m == SIGN or m == FENCE
-        for row in range(max(0, int(math.ceil(ymin))), min(height - 1, int(math.floor(ymax))) + 1):
+        cut = m in (FOLIAGE, PERSON, BICYCLE, RIDER, MOTORCYCLE, WHEEL)
+        cut = cut or m in (SIGN, FENCE)
+        for row in range(max(0, math.ceil(ymin)), min(height - 1, math.floor(ymax)) + 1):
             first, last = _fill(sx, sy, q, row, width)
             ry = (cy - row) / focal
             for col in range(first, last + 1):
@@ -415,7 +199,7 @@ def rasterise(
                 if cut:
                     u = z * (uv[p, 0] * rx + uv[p, 1] * ry + uv[p, 2]) + uv[p, 3]
                     v = z * (uv[p, 4] * rx + uv[p, 5] * ry + uv[p, 6]) + uv[p, 7]
-                    cover = _covers(m, u, v, anim[k], par[p])
+                    cover = covers(m, u, v, anim[k], par[p])
                     if cover == 0:
                         continue
                 if cover == 1 and z < depth[row, col]:
@@ -426,7 +210,7 @@ def rasterise(
                     label[row, col] = p
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def background(
     cam: NDArray[np.float64],
     rot: NDArray[np.float64],
@@ -453,17 +237,19 @@ def background(
                     depth[row, col] = z
 
 
-@njit(cache=True)
-def ground_type(ground: NDArray[np.uint8], origin: NDArray[np.float64], cell: float, x: float, z: float) -> int:
-    """Value of the ground map (rows are z, columns are x, first cell at origin) at a place; grass outside it."""
-    i = int(math.floor((z - origin[1]) / cell))
-    j = int(math.floor((x - origin[0]) / cell))
+@njit(nogil=True, cache=True)
+def ground_type(
+    ground: NDArray[np.uint8], origin: NDArray[np.float64], cell: float, x: float, z: float
+) -> int:
+    """Value of the ground map (rows are z, columns x, first cell at origin) at a place; grass outside it."""
+    i = math.floor((z - origin[1]) / cell)
+    j = math.floor((x - origin[0]) / cell)
     if 0 <= i < ground.shape[0] and 0 <= j < ground.shape[1]:
         return int(ground[i, j])
     return GRASS
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def truth_of(
     cam: NDArray[np.float64],
     rot: NDArray[np.float64],
@@ -482,7 +268,7 @@ def truth_of(
     instance: NDArray[np.int32],
     surface: NDArray[np.int32],
 ) -> None:
-    """Class, track id and object (-1 sky, 0 ground and everything fixed) of every pixel, from the truth layer."""
+    """Class, track id and object (-1 sky, 0 ground and all that is fixed) of every pixel of the truth."""
     height, width = label.shape
     cx = (width - 1) / 2
     cy = (height - 1) / 2
@@ -508,7 +294,7 @@ def truth_of(
                 surface[row, col] = 0
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def flow_of(
     cam: NDArray[np.float64],
     rot: NDArray[np.float64],
@@ -522,7 +308,9 @@ def flow_of(
     flow: NDArray[np.float32],
     depth_u: NDArray[np.float32],
 ) -> None:
-    """Where each pixel's surface point is in another frame (flow, pixels) and how deep there (depth_u, metres).
+    """Where each pixel's surface point is in another frame (flow, pixels), and its depth_u in metres there.
+
+    Object -2 moves with the camera.
 
     A point that is then behind the camera is projected from NEAR in front of it.
     """
@@ -534,6 +322,11 @@ def flow_of(
         for col in range(width):
             rx = (col - cx) / focal
             k = surface[row, col]
+            if k == -2:
+                flow[row, col, 0] = 0.0
+                flow[row, col, 1] = 0.0
+                depth_u[row, col] = 1.0
+                continue
             dx = rot[0, 0] * rx + rot[0, 1] * ry + rot[0, 2]
             dy = rot[1, 0] * rx + rot[1, 1] * ry + rot[1, 2]
             dz = rot[2, 0] * rx + rot[2, 1] * ry + rot[2, 2]
@@ -564,6 +357,3 @@ def flow_of(
             z = max(z, NEAR)
             flow[row, col, 0] = cx + focal * x / z - col
             flow[row, col, 1] = cy - focal * y / z - row
-
-
-Arrays = dict[str, Any]

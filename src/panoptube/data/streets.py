@@ -1,8 +1,8 @@
-"""Synthetic streets: short films from a moving car with exact class map, track ids, optical flow and occlusion.
+"""Synthetic streets: short films from a moving car with exact classes, track ids, optical flow and occlusion.
 
-Everybody has them, and they have what tracking must learn: things that enter, leave, hide and come back, crowds,
-parked and moving traffic, rain and dusk. The classes are Cityscapes'. A street is a function of its seed: any frame
-can be asked for at any time, and the same seed gives the same bits.
+Everybody has them, and they have what tracking must learn: things that enter, leave, hide and come back,
+crowds, parked and moving traffic, rain and dusk. The classes are Cityscapes'. A street is a function of its
+seed: any frame can be asked for at any time, and the same seed gives the same bits in one environment.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,22 +25,28 @@ from panoptube.data import street_render as r
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip, Image
 from panoptube.data.labelled_video import encode_label
-from panoptube.data.street_scene import CELL, FPS, Scene
+from panoptube.data.street_actors import Actors
+from panoptube.data.street_layout import CELL, Layout
+from panoptube.data.street_models import Model
+from panoptube.data.street_plan import FPS, Plan
 from panoptube.data.street_shade import colour
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID, PanopticFrame
+from panoptube.view.overlay import overlay
 
 FAR = 400.0
 """Metres at which the ground ends."""
-MIN_PIXELS = 20 / (256 * 512)
+MIN_SHARE = 20 / (256 * 512)
 """Share of the picture below which a thing counts as not visible: its pixels become void in that frame."""
+SHEET = 16
+"""Clips on the contact sheet."""
 CACHED = 4
 """Frames that are kept once they are drawn."""
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """One frame: the picture, the truth, and per pixel the object (-1 sky, 0 fixed) and its depth in metres."""
+    """One frame: picture, truth, and per pixel the object (-2 bonnet, -1 sky, 0 fixed) and depth, metres."""
 
     image: Image
     truth: PanopticFrame
@@ -67,13 +75,20 @@ class Street:
         if frames < 1:
             raise UserError(f"a street of {frames} frames; ask for 1 or more")
         if min(size) < 32:
-            raise UserError(f"size of a street is {size[0]}x{size[1]}; height and width must be 32 pixels or more")
+            raise UserError(
+                f"size of a street is {size[0]}x{size[1]}; height and width must be 32 pixels or more"
+            )
         if not 0 <= difficulty <= 1:
             raise UserError(f"difficulty of a street is {difficulty}; it must lie between 0 and 1")
-        self.seed, self.frames, self.size, self.difficulty = int(seed), int(frames), (int(size[0]), int(size[1])), float(difficulty)
-        scene = Scene(self.seed, self.frames, self.difficulty)
-        self._scene = scene
-        m = scene.model
+        self.seed, self.frames, self.size, self.difficulty = (
+            int(seed),
+            int(frames),
+            (int(size[0]), int(size[1])),
+            float(difficulty),
+        )
+        self._plan, m = Plan(self.seed, self.frames, self.difficulty), Model(self.frames)
+        self._layout = Layout(self._plan, m)
+        Actors(self._plan, m, self._layout.blockers)
         self._verts = np.zeros((len(m.verts), 6, 3))
         self._count = np.array([len(v) for v in m.verts])
         for i, corners in enumerate(m.verts):
@@ -84,9 +99,9 @@ class Street:
         self._pose = np.stack(m.poses, 1)
         self._anim, self._brake = np.stack(m.anims, 1), np.stack(m.brakes, 1)
         self._track = np.array(m.tracks, np.int32)
-        self._ground_class = np.array([CITYSCAPES.index(n) for n in (
-            "road", "road", "sidewalk", "sidewalk", "terrain", "road", "road", "road")], np.uint8)  # fmt: skip
-        self._focal = scene.focal * self.size[1]
+        kinds = {r.PAVEMENT: "sidewalk", r.CURB: "sidewalk", r.GRASS: "terrain"}
+        self._ground_class = np.array([CITYSCAPES.index(kinds.get(i, "road")) for i in range(8)], np.uint8)
+        self._focal = self._plan.focal * self.size[1]
         self._cache: OrderedDict[int, _Drawn] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[Street], tuple[int, int, tuple[int, int], float]]:
@@ -110,10 +125,10 @@ class Street:
     def flow(self, t: int, u: int) -> NDArray[np.float32]:
         """(H, W, 2) float32 in pixels, x first: the point seen at p in frame t is at p + flow(p) in frame u.
 
-        Exact for all that is rigid. People, riders, two-wheelers, trees and poles are flat figures that turn to the
-        camera: their points move with the figure, and limbs swing within it. The sky moves as what is infinitely far.
-        Points outside the picture have their projection all the same; those behind the camera get that of a point
-        just in front of it.
+        Exact for all that is rigid. People, riders, two-wheelers, trees and poles are flat figures that turn
+        to the camera: their points move with the figure, and limbs swing within it. The sky moves as what is
+        infinitely far. Points outside the picture have their projection all the same; for those behind the
+        camera it is that of a point just in front of it.
 
         Raises:
             IndexError: there is no such frame.
@@ -121,8 +136,9 @@ class Street:
         return self._move(t, u)[0]
 
     def occluded(self, t: int, u: int) -> NDArray[np.bool_]:
-        """(H, W) bool: frame u does not show the point seen in frame t: it is outside, or the nearest pixel shows
-        another surface.
+        """(H, W) bool: frame u does not show the point seen in frame t.
+
+        It is outside the picture, or the pixel nearest to it shows another surface.
 
         Raises:
             IndexError: there is no such frame.
@@ -145,7 +161,9 @@ class Street:
         self._inside(u)
         flow, depth = np.empty((*self.size, 2), np.float32), np.empty(self.size, np.float32)
         (cam, rot), (cam_u, rot_u) = self._camera(t), self._camera(u)
-        r.flow_of(cam, rot, cam_u, rot_u, self._focal, a.surface, a.depth, self._pose[t], self._pose[u], flow, depth)
+        r.flow_of(
+            cam, rot, cam_u, rot_u, self._focal, a.surface, a.depth, self._pose[t], self._pose[u], flow, depth
+        )
         return flow, depth
 
     def _inside(self, t: int) -> None:
@@ -154,12 +172,12 @@ class Street:
 
     def _camera(self, t: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Position, and axes (right, up, forward) as columns."""
-        yaw, pitch, roll = self._scene.camera[t, 3:]
+        yaw, pitch, roll = self._plan.camera[t, 3:]
         forward = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
         right = np.array([np.cos(yaw), 0.0, -np.sin(yaw)])
         up = np.cross(forward, right)
         right, up = np.cos(roll) * right + np.sin(roll) * up, np.cos(roll) * up - np.sin(roll) * right
-        return self._scene.camera[t, :3].copy(), np.ascontiguousarray(np.stack([right, up, forward], 1))
+        return self._plan.camera[t, :3].copy(), np.ascontiguousarray(np.stack([right, up, forward], 1))
 
     def _drawn(self, t: int) -> _Drawn:
         self._inside(t)
@@ -173,39 +191,42 @@ class Street:
         return drawn
 
     def _draw(self, t: int) -> _Drawn:
-        scene, (cam, rot), focal = self._scene, self._camera(t), self._focal
+        plan, layout, (cam, rot), focal = self._plan, self._layout, self._camera(t), self._focal
         seen, depth = np.empty(self.size, np.int64), np.empty(self.size, np.float32)
         r.background(cam, rot, focal, seen, depth, FAR)
         label, label_depth = seen.copy(), depth.copy()
         shade = np.ones(self.size, np.float32)
         uv, normal = np.zeros((len(self._obj), 8)), np.zeros((len(self._obj), 3))
         r.rasterise(
-            cam, rot, focal, self._verts, self._count, self._obj, self._mat, self._par, self._axes, self._flat,
-            self._pose[t], self._anim[t], seen, depth, label, label_depth, shade, uv, normal,
+            cam, rot, focal, self._verts, self._count, self._obj, self._mat, self._par, self._axes,
+            self._flat, self._pose[t], self._anim[t], seen, depth, label, label_depth, shade, uv, normal,
         )  # fmt: skip
         semantic, instance = np.empty(self.size, np.uint8), np.empty(self.size, np.int32)
         surface = np.empty(self.size, np.int32)
         r.truth_of(
-            cam, rot, focal, label, label_depth, self._obj, self._cls, self._track, scene.ground, scene.origin, CELL,
-            self._ground_class, CITYSCAPES.index("sky"), semantic, instance, surface,
+            cam, rot, focal, label, label_depth, self._obj, self._cls, self._track,
+            layout.ground, layout.origin, CELL, self._ground_class, CITYSCAPES.index("sky"),
+            semantic, instance, surface,
         )  # fmt: skip
         light = np.empty((*self.size, 3), np.float32)
         colour(
             cam, rot, focal, seen, depth, shade, self._obj, self._mat, self._par, self._base, uv, normal,
-            self._anim[t], self._brake[t], scene.ground, scene.lightmap, scene.origin, CELL, scene.light[t], light,
+            self._anim[t], self._brake[t], layout.ground, layout.lightmap, layout.origin, CELL,
+            plan.light[t], light,
         )  # fmt: skip
+        hood = self._bonnet(light)
+        semantic[hood], instance[hood], surface[hood] = VOID, 0, -2
         areas = np.bincount(instance.ravel(), minlength=len(self._track) + 1)
-        small = (areas < max(6, MIN_PIXELS * instance.size)) & (np.arange(len(areas)) > 0)
+        small = (areas < max(6, MIN_SHARE * instance.size)) & (np.arange(len(areas)) > 0)
         tiny = small[instance]
         semantic[tiny], instance[tiny] = VOID, 0
-        self._bonnet(light, semantic, instance)
         return _Drawn(self._develop(t, light), PanopticFrame(semantic, instance), surface, label_depth)
 
-    def _bonnet(self, light: NDArray[np.float32], semantic: NDArray[np.uint8], instance: NDArray[np.int32]) -> None:
-        """The bonnet of the camera's own car, at the lower border: void."""
-        share = self._scene.bonnet
+    def _bonnet(self, light: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Paints the bonnet of the camera's own car at the lower border, if it shows; returns where it is."""
+        share = self._plan.bonnet
         if share == 0:
-            return
+            return np.zeros(self.size, bool)
         height, width = self.size
         x = np.linspace(-1, 1, width)
         top = height * (1 - share * np.sqrt(np.maximum(0, 1.1 - x * x)))
@@ -213,23 +234,24 @@ class Street:
         hood = rows > top
         tone = 0.16 + 0.25 * np.clip((rows - top) / (share * height), 0, 1) * (1 - 0.4 * x * x)
         light[hood] = tone[hood][:, None] * np.array([0.9, 0.95, 1.0])
-        semantic[hood], instance[hood] = VOID, 0
+        return np.asarray(hood)
 
     def _develop(self, t: int, light: NDArray[np.float32]) -> Image:
         """Lens, rain, exposure and sensor: light to uint8."""
-        scene, (height, width) = self._scene, self.size
+        plan, (height, width) = self._plan, self.size
         rng = np.random.default_rng([self.seed, 31, t])
-        sigma = scene.blur * width / 512
+        sigma = plan.blur * width / 512
         if sigma > 0.2:
             light = cv2.GaussianBlur(light, (0, 0), sigma)
-        if scene.rain:
+        if plan.rain:
             streaks = np.zeros((height, width), np.uint8)
-            for _ in range(int(scene.rain * 160)):
+            for _ in range(int(plan.rain * 160)):
                 x, y, n = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0.02, 0.07) * height
-                cv2.line(streaks, (int(x), int(y)), (int(x + 0.12 * n), int(y + n)), int(rng.integers(60, 170)), 1, cv2.LINE_AA)
+                end, white = (int(x + 0.12 * n), int(y + n)), int(rng.integers(60, 170))
+                cv2.line(streaks, (int(x), int(y)), end, white, 1, cv2.LINE_AA)
             light = light + (streaks * np.float32(0.16 / 255))[..., None]
-        light = light * (scene.exposure[t] * scene.tint).astype(np.float32)
-        grain = rng.standard_normal((height, width), np.float32) * np.float32(scene.noise)
+        light = light * (plan.exposure[t] * plan.tint).astype(np.float32)
+        grain = rng.standard_normal((height, width), np.float32) * np.float32(plan.noise)
         light = light + grain[..., None]
         return np.asarray(np.clip(light * 255, 0, 255).astype(np.uint8))
 
@@ -237,9 +259,9 @@ class Street:
 def street_clip(
     seed: int, frames: int = 30, size: tuple[int, int] = (256, 512), difficulty: float = 0.5
 ) -> Clip:
-    """A street as a clip "streets-<seed>": every frame labelled, with exact flow; 10 frames a second; can be pickled.
+    """A street as a clip named "streets-<seed>": all frames labelled, exact flow, 10 frames a second.
 
-    Arguments and errors as in `Street`.
+    Arguments and errors as in `Street`. It can be pickled.
     """
     street = Street(seed, frames, size, difficulty)
     return Clip(
@@ -253,3 +275,96 @@ def street_clip(
         read_truth=street.truth,
         read_flow=street.flow,
     )
+
+
+def synthesize(
+    clips: int,
+    out: Path | str,
+    frames: int = 30,
+    size: tuple[int, int] = (256, 512),
+    seed: int = 0,
+    difficulty: float = 0.5,
+    overwrite: bool = False,
+) -> Path:
+    """Writes streets of consecutive seeds as a folder that `read_labelled_videos` reads; returns the folder.
+
+    Each clip is <clip>/img/000000.jpg (quality 95) and <clip>/label/000000.png (uint16, class id * 1000 +
+    track id, 65535 = void). index.json lists them; every fifth clip has the split "val". contact_sheet.png
+    shows the middle frame of the first clips beside its truth. The folder appears once it is complete.
+
+    Args:
+        clips: how many; 1 or more.
+        out: the folder to make.
+        frames, size, difficulty: as in `Street`.
+        seed: of the first clip.
+        overwrite: whether a folder that is there already is replaced.
+
+    Raises:
+        UserError: no clips asked for, `out` is a file, or holds something and `overwrite` is off, or an
+            argument of `Street` is out of range.
+    """
+    out = Path(out)
+    if clips < 1:
+        raise UserError(f"{clips} clips asked for; ask for 1 or more")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UserError(f"{out} is not empty; choose another folder, or say to overwrite it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        entries, tiles = [], []
+        for i in track(range(clips), description="streets"):
+            clip = street_clip(seed + i, frames, size, difficulty)
+            entries.append(
+                _write(clip, unfinished / clip.name) | {"seed": seed + i, "difficulty": difficulty}
+            )
+            entries[-1]["split"] = "val" if i % 5 == 4 else "train"
+            if i < SHEET:
+                tiles.append(_tile(clip, frames // 2))
+        index = {
+            "format": "label = class id * 1000 + track id (Cityscapes train ids; id 0 of a thing = crowd); "
+            "65535 = void",
+            "clips": entries,
+        }
+        (unfinished / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+        across = min(len(tiles), 2)
+        tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % across)
+        sheet = np.vstack([np.hstack(tiles[i : i + across]) for i in range(0, len(tiles), across)])
+        cv2.imwrite(str(unfinished / "contact_sheet.png"), sheet[:, :, ::-1])
+        if out.exists():
+            shutil.rmtree(out)
+        unfinished.chmod(0o755)
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out
+
+
+def _write(clip: Clip, folder: Path) -> dict[str, Any]:
+    """Writes frames and labels of one clip and returns its entry for index.json."""
+    for name in ("img", "label"):
+        (folder / name).mkdir(parents=True)
+    ids: set[int] = set()
+    void = 0
+    for t in range(len(clip)):
+        image, truth = clip.image(t), clip.read_truth(t)
+        cv2.imwrite(str(folder / "img" / f"{t:06d}.jpg"), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(str(folder / "label" / f"{t:06d}.png"), encode_label(truth, clip.taxonomy))
+        ids |= set(np.unique(truth.instance).tolist()) - {0}
+        void += int((truth.semantic == VOID).sum())
+    height, width = clip.size
+    return {
+        "clip": clip.name,
+        "fps": clip.fps,
+        "size": [width, height],
+        "n_frames": len(clip),
+        "n_tracks": len(ids),
+        "void_fraction": round(void / (len(clip) * height * width), 4),
+    }
+
+
+def _tile(clip: Clip, t: int) -> Image:
+    """A frame beside its truth."""
+    image = clip.image(t)
+    return np.hstack([image, overlay(image, clip.read_truth(t), clip.taxonomy, names=False)])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from panoptube.errors import UserError
 from panoptube.flow.files import ENDINGS, FlowField, read_flow
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+# Cityscapes-VPS ends the names of its images so (dossier 11.2).
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", "_newImg8bit.png", "_leftImg8bit.png")
 
 
 class FlowSource(Protocol):
@@ -21,8 +22,8 @@ class FlowSource(Protocol):
     name: str
     """What a result that was made with it says about it."""
 
-    def __call__(self, first: str, second: str) -> FlowField:
-        """(H, W, 2) float32 from frame `first` to frame `second`.
+    def __call__(self, clip: str, first: str, second: str) -> FlowField:
+        """(H, W, 2) float32 from frame `first` to frame `second` of the clip.
 
         Raises:
             UserError: a file is missing or broken.
@@ -30,7 +31,8 @@ class FlowSource(Protocol):
 
 
 class GivenFlow:
-    """Flow from files: `FOLDER/FIRST.flo`, `.npy` or `.png` is the flow from frame FIRST to the next one.
+    """Flow from files: `FOLDER/FIRST.flo`, `.npy` or `.png` is the flow from frame FIRST to the next one,
+    also in `FOLDER/CLIP`.
 
     Raises:
         UserError: there is no such folder.
@@ -42,14 +44,14 @@ class GivenFlow:
         self.folder = folder
         self.name = f"given ({folder.name})"
 
-    def __call__(self, first: str, second: str) -> FlowField:
-        return read_flow(_find(self.folder, first, ENDINGS, f"the flow from {first} to {second}"))
+    def __call__(self, clip: str, first: str, second: str) -> FlowField:
+        return read_flow(_find(self.folder, clip, first, ENDINGS, f"the flow from {first} to {second}"))
 
 
 class DISFlow:
-    """Flow from images `FOLDER/NAME.png` or `.jpg`, by OpenCV's DIS (Kroeger et al., ECCV 2016), preset medium.
+    """Flow from images `FOLDER/NAME.png` or `.jpg`, also in `FOLDER/CLIP`, by OpenCV's DIS, preset medium.
 
-    The image of the frame before is kept, so each is read once.
+    Kroeger et al., ECCV 2016. The last image is kept, so each is read once.
 
     Raises:
         UserError: there is no such folder.
@@ -61,24 +63,26 @@ class DISFlow:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; it should hold the image of each frame")
         self.folder = folder
-        self._last: tuple[str, NDArray[np.uint8]] | None = None
+        self._last: tuple[Path, NDArray[np.uint8]] | None = None
 
-    def __call__(self, first: str, second: str) -> FlowField:
-        before = self._last[1] if self._last and self._last[0] == first else self._read(first)
-        after = self._read(second)
-        self._last = second, after
+    def __call__(self, clip: str, first: str, second: str) -> FlowField:
+        before, after = self._read(clip, first), self._read(clip, second)
         if before.shape != after.shape:
             raise UserError(
-                f"the images of {first} and {second} differ in size: {before.shape[::-1]} and {after.shape[::-1]}"
+                f"the images of {first} and {second} differ in size: {before.shape} and {after.shape}"
             )
         return dis_flow(before, after)
 
-    def _read(self, frame: str) -> NDArray[np.uint8]:
-        path = _find(self.folder, frame, IMAGE_ENDINGS, f"the image of frame {frame}")
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if image is None:
+    def _read(self, clip: str, frame: str) -> NDArray[np.uint8]:
+        path = _find(self.folder, clip, frame, IMAGE_ENDINGS, f"the image of frame {frame}")
+        if self._last is not None and self._last[0] == path:
+            return self._last[1]
+        read = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if read is None:
             raise UserError(f"{path} is no image that can be read; copy it again")
-        return np.asarray(image, np.uint8)
+        image = np.asarray(read, np.uint8)
+        self._last = path, image
+        return image
 
 
 def dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> FlowField:
@@ -93,10 +97,11 @@ def dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> FlowField:
     return np.asarray(flow, np.float32)
 
 
-def _find(folder: Path, frame: str, endings: tuple[str, ...], what: str) -> Path:
-    """The file of a frame; names of frames may have a clip's folder before them."""
-    for ending in endings:
-        path = folder / f"{frame}{ending}"
-        if path.is_file():
-            return path
+def _find(folder: Path, clip: str, frame: str, endings: tuple[str, ...], what: str) -> Path:
+    """The file of a frame, in the folder or in that of its clip."""
+    for place in (folder / clip, folder):
+        for ending in endings:
+            path = place / f"{frame}{ending}"
+            if path.is_file():
+                return path
     raise UserError(f"{folder} lacks {what}: expected {frame} with {' or '.join(endings)}")

@@ -6,7 +6,7 @@ Three layouts: Cityscapes-VPS, VIPER and VIPSeg. A video is a list of frames, a 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +65,11 @@ class OfficialFrame:
             self._read["content"] = table, (truth.shape[0], truth.shape[1])
         return self._read["content"]
 
+    def share(self, other: OfficialFrame | None) -> None:
+        """Take what `other`, a frame of the same two PNGs, has read."""
+        if other is not None:
+            self._read.update(other._read)
+
 
 Video = list[OfficialFrame]
 
@@ -94,7 +99,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def cityscapes_videos(truth: dict[str, Any], pred: dict[str, Any], pngs: Path, pred_pngs: Path) -> list[Video]:
+def cityscapes_videos(
+    truth: dict[str, Any], pred: dict[str, Any], pngs: Path, pred_pngs: Path
+) -> list[Video]:
     """Cityscapes-VPS, `tools/eval_vpq.py`: everything goes by position.
 
     True PNGs come in the order of their names; true segments, predicted segments and predicted PNGs in that of
@@ -228,10 +235,8 @@ def vipseg_videos(truth: dict[str, Any], pred: dict[str, Any], pngs: Path, pred_
 def deal(items: Sequence[T], parts: int) -> list[list[T]]:
     """Consecutive parts, the first ones an item longer where it doesn't come out even."""
     length, longer = divmod(len(items), parts)
-    ends = [0]
-    for i in range(parts):
-        ends.append(ends[-1] + length + (i < longer))
-    return [list(items[a:b]) for a, b in zip(ends, ends[1:])]
+    starts = [i * length + min(i, longer) for i in range(parts + 1)]
+    return [list(items[starts[i] : starts[i + 1]]) for i in range(parts)]
 
 
 def _listed(annotation: dict[str, Any]) -> tuple[Listed, ...]:
@@ -250,15 +255,3 @@ def _need(paths: Iterable[Path]) -> None:
     missing = next((p for p in paths if not p.is_file()), None)
     if missing is not None:
         raise UserError(f"can't read {missing}: it is missing")
-
-
-def read_all(videos: Iterable[Video], done: Callable[[], object]) -> None:
-    """Read the PNGs of all frames now; `done` is called after each.
-
-    Raises:
-        UserError: a PNG is broken, or the two of a frame differ in size.
-    """
-    for video in videos:
-        for frame in video:
-            _ = frame.table
-            done()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panoptube.errors import UserError
-from panoptube.metrics.official_files import Listed, Video
+from panoptube.metrics.official_files import Video
 from panoptube.metrics.stq import ClipCounts, STQResult, association, stq_result
 from panoptube.metrics.table import add_up
 from panoptube.panoptic.frame import Category
@@ -29,14 +29,16 @@ def official_stq(videos: Sequence[Video], categories: Sequence[Category], script
     Raises:
         UserError: a PNG is broken, or a category is unknown.
     """
-    clips = [_count(str(i), video, categories, script) for i, video in enumerate(videos)]
+    clips = [_count(str(i), video, categories, script) for i, video in enumerate(videos) if video]
     return stq_result(clips, [(c.name, c.isthing) for c in categories], predicted_void_is_a_class=True)
 
 
-def official_confusion(videos: Sequence[Video], categories: Sequence[Category], script: Script) -> NDArray[np.int64]:
+def official_confusion(
+    videos: Sequence[Video], categories: Sequence[Category], script: Script
+) -> NDArray[np.int64]:
     """(C + 1, C + 1) int64 pixels over all videos, row = truth, column = prediction, last = void."""
     total = np.zeros((len(categories) + 1, len(categories) + 1), np.int64)
-    for video in videos:
+    for video in filter(None, videos):
         total += _count("", video, categories, script).confusion
     return total
 

@@ -201,8 +201,8 @@ def lost_points(part: TubeCounts, total: TubeCounts, kept: NDArray[np.bool_]) ->
 
 
 def number(value: float) -> float | None:
-    """JSON has no nan."""
-    return None if math.isnan(value) else value
+    """JSON has neither nan nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def percent(value: float) -> str:
@@ -210,4 +210,5 @@ def percent(value: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{ending}"

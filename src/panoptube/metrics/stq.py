@@ -191,7 +191,9 @@ def stq_result(
     for clip in clips:
         clip_aq = clip.association / clip.tubes if clip.tubes else 0.0
         clip_sq = mean_iou(class_ious(clip.confusion)[:judged])
-        scored.append(ClipSTQ(clip.name, clip.frames, clip.tubes, math.sqrt(clip_aq * clip_sq), clip_aq, clip_sq))
+        scored.append(
+            ClipSTQ(clip.name, clip.frames, clip.tubes, math.sqrt(clip_aq * clip_sq), clip_aq, clip_sq)
+        )
     return STQResult(
         stq=math.sqrt(aq * sq),
         aq=aq,

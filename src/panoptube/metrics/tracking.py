@@ -166,9 +166,7 @@ class Tracking:
     def compute(self) -> TrackingResult:
         """The scores of all frames so far, with those of an open clip."""
         scored = [self.compute_class(label) for label in range(self.taxonomy.num_stuff, len(self.taxonomy))]
-        classes = [
-            c for c in scored if any(c.fields["CLEAR"][n] for n in ("CLR_TP", "CLR_FN", "CLR_FP"))
-        ]
+        classes = [c for c in scored if any(c.fields["CLEAR"][n] for n in ("CLR_TP", "CLR_FN", "CLR_FP"))]
         hota, idf1, motsa = (
             sum(values) / len(values) if values else math.nan
             for values in (

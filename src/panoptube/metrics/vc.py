@@ -86,7 +86,9 @@ class VC:
         """
         shape = self._before[0].shape if self._before else truth.shape
         if prediction.shape != truth.shape or truth.shape != shape:
-            raise ValueError(f"frames of a clip must agree: {prediction.shape}, {truth.shape}, before {shape}")
+            raise ValueError(
+                f"frames of a clip must agree: {prediction.shape}, {truth.shape}, before {shape}"
+            )
         if self._before is None or self._same is None:
             self._same = np.ones(shape, np.int32), np.ones(shape, np.int32)
         else:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +27,8 @@ from panoptube.errors import UserError
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.panoptic.id_png import read_id_png, write_id_png
 from panoptube.panoptic.segment_ids import IdMap, SegmentIds, SegmentInfo, frame_to_ids, ids_to_frame
+
+T = TypeVar("T")
 
 JSON_NAME = "panoptic.json"
 PNG_FOLDER = "panoptic"
@@ -60,7 +63,29 @@ class _File:
     categories: list[_Category] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _NestedImage:
+    file_name: str
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(slots=True)
+class _NestedVideo:
+    video_id: int | str
+    images: list[_NestedImage] = field(default_factory=list)
+    annotations: list[_Annotation] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _NestedFile:
+    annotations: list[_NestedVideo]
+    videos: list[_NestedVideo] = field(default_factory=list)
+    categories: list[_Category] = field(default_factory=list)
+
+
 _FILE = TypeAdapter(_File)
+_NESTED_FILE = TypeAdapter(_NestedFile)
 
 
 class PanopticVideoWriter:
@@ -219,19 +244,8 @@ def read_panoptic_video(
         UserError: a file is missing, not JSON, or not of this form; an unknown category; categories that
             disagree with `taxonomy`; or annotations without `file_name` and not as many PNGs.
     """
-    file = _read_json(json_path)
-    if taxonomy is None:
-        if not file.categories:
-            raise UserError(f"{json_path} has no categories; name the dataset's taxonomy")
-        ordered = sorted(file.categories, key=lambda c: c.isthing)
-        try:
-            taxonomy = Taxonomy.from_dict(
-                {"name": json_path.stem, "categories": [asdict(c) for c in ordered]}
-            )
-        except UserError as error:
-            raise UserError(f"{json_path}: {error}") from error
-    else:
-        _check_categories(json_path, file.categories, taxonomy)
+    file = _read_json(json_path, _FILE)
+    taxonomy = _taxonomy(json_path, file.categories, taxonomy)
     if not file.annotations:
         raise UserError(f"{json_path} has no annotations; write the result again")
     if not png_folder.is_dir():
@@ -245,26 +259,81 @@ def read_panoptic_video(
                 f"{png_folder} has {len(names)} PNGs; write one for each"
             )
     sizes = {i.id: (i.height, i.width) for i in file.images}
-    known = {c.id for c in taxonomy.categories}
     _drop_ambiguous_tracks(file.annotations)
     frames: list[StoredFrame] = []
     for name, annotation in zip(names, file.annotations):
-        for segment in annotation.segments_info:
-            if segment.category_id not in known:
-                raise UserError(
-                    f"{json_path}: segment {segment.id} of {name} has category_id {segment.category_id}, "
-                    f"which {taxonomy.name!r} doesn't have"
-                )
         size = sizes.get(annotation.image_id) if annotation.image_id is not None else None
-        frames.append(
-            StoredFrame(_frame_name(name), png_folder / name, annotation.segments_info, taxonomy, size)
-        )
+        frames.append(_stored(json_path, png_folder / name, annotation, taxonomy, size))
     return taxonomy, frames
 
 
-def _read_json(path: Path) -> _File:
+def read_nested_videos(
+    json_path: Path, png_folder: Path, taxonomy: Taxonomy | None = None
+) -> tuple[Taxonomy, dict[str, list[StoredFrame]]]:
+    """Open a result in VIPSeg's form: many videos in one JSON, the PNGs of each in a folder of its name.
+
+    Args, Raises:
+        as `read_panoptic_video`; `file_name` is needed here.
+
+    Returns:
+        The taxonomy, and for each video its frames, both in the order of the JSON.
+    """
+    file = _read_json(json_path, _NESTED_FILE)
+    taxonomy = _taxonomy(json_path, file.categories, taxonomy)
+    sizes = {
+        (v.video_id, i.file_name): (i.height, i.width)
+        for v in file.videos
+        for i in v.images
+        if i.height is not None and i.width is not None
+    }
+    videos: dict[str, list[StoredFrame]] = {}
+    for video in file.annotations:
+        name = str(video.video_id)
+        if name in videos:
+            raise UserError(f"{json_path} has the video {name} twice; write it once")
+        _drop_ambiguous_tracks(video.annotations)
+        videos[name] = []
+        for annotation in video.annotations:
+            if annotation.file_name is None:
+                raise UserError(f"{json_path}: an annotation of video {name} has no file_name; add it")
+            size = sizes.get((video.video_id, annotation.file_name))
+            path = png_folder / name / annotation.file_name
+            videos[name].append(_stored(json_path, path, annotation, taxonomy, size))
+    if not any(videos.values()):
+        raise UserError(f"{json_path} has no annotations; write the result again")
+    return taxonomy, videos
+
+
+def _stored(
+    json_path: Path, path: Path, annotation: _Annotation, taxonomy: Taxonomy, size: tuple[int, int] | None
+) -> StoredFrame:
+    known = {c.id for c in taxonomy.categories}
+    for segment in annotation.segments_info:
+        if segment.category_id not in known:
+            raise UserError(
+                f"{json_path}: segment {segment.id} of {path.name} has category_id {segment.category_id}, "
+                f"which {taxonomy.name!r} doesn't have"
+            )
+    return StoredFrame(_frame_name(path.name), path, annotation.segments_info, taxonomy, size)
+
+
+def _taxonomy(path: Path, categories: Sequence[_Category], taxonomy: Taxonomy | None) -> Taxonomy:
+    """The one that is given, if the file agrees with it, or the file's own, stuff first."""
+    if taxonomy is not None:
+        _check_categories(path, categories, taxonomy)
+        return taxonomy
+    if not categories:
+        raise UserError(f"{path} has no categories; name the dataset's taxonomy")
+    ordered = sorted(categories, key=lambda c: c.isthing)
     try:
-        return _FILE.validate_json(path.read_bytes())
+        return Taxonomy.from_dict({"name": path.stem, "categories": [asdict(c) for c in ordered]})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path, form: TypeAdapter[T]) -> T:
+    try:
+        return form.validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
     except ValidationError as error:

@@ -172,10 +172,76 @@ def frame_to_ids(
     return np.repeat(run_ids, lengths).reshape(frame.size), segments
 
 
-def ids_to_frame(id_map: IdMap, segments: Sequence[SegmentInfo], taxonomy: Taxonomy) -> PanopticFrame:
-    """The frame of an id map and its segment table.
+class Listing:
+    """A frame's segment table, checked, for look-ups by id. Entry 0 is void.
 
     A thing's track id is its `track_id`, or its `id` where it has none. All crowd of a class is one segment.
+
+    Attributes:
+        labels: (K,) uint8 class of each entry.
+        tracks: (K,) int32 track id of each entry, 0 for void, stuff and crowd.
+
+    Args:
+        segments: of one frame.
+        taxonomy: what `category_id` means.
+
+    Raises:
+        UserError: the table lists an id twice, id 0, an unknown category, or crowd of a stuff class.
+    """
+
+    def __init__(self, segments: Sequence[SegmentInfo], taxonomy: Taxonomy) -> None:
+        label_of = {c.id: i for i, c in enumerate(taxonomy.categories)}
+        self.segments = sorted(segments, key=lambda s: s.id)
+        self._ids = np.array([0, *(s.id for s in self.segments)], np.uint32)
+        self.labels = np.full(len(self._ids), VOID, np.uint8)
+        self.tracks = np.zeros(len(self._ids), np.int32)
+        for i, segment in enumerate(self.segments, start=1):
+            if segment.id == self._ids[i - 1]:
+                what = "uses id 0, which is void" if segment.id == 0 else f"lists id {segment.id} twice"
+                raise UserError(f"the JSON {what}; give every segment its own id")
+            label = label_of.get(segment.category_id)
+            if label is None:
+                raise UserError(
+                    f"segment {segment.id} has category_id {segment.category_id}, "
+                    f"which {taxonomy.name!r} doesn't have"
+                )
+            self.labels[i] = label
+            if segment.iscrowd and not taxonomy.is_thing(label):
+                raise UserError(
+                    f"segment {segment.id} is crowd of {taxonomy.names[label]}; only things can be crowd"
+                )
+            if taxonomy.is_thing(label) and not segment.iscrowd:
+                self.tracks[i] = segment.track_id or segment.id
+
+    def find(self, ids: NDArray[np.integer[Any]], pixels: NDArray[np.int64]) -> NDArray[np.intp]:
+        """(N,) entries of the ids of the whole id map.
+
+        Args:
+            ids: (N,) ids; one may occur several times.
+            pixels: (N,) how many pixels each stands for.
+
+        Raises:
+            UserError: an id isn't listed, or a listed one has no pixels or another area than listed.
+        """
+        entry = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        unlisted = self._ids[entry] != ids
+        if unlisted.any():
+            raise UserError(
+                f"the PNG holds id {ids[unlisted][0]}, which the JSON doesn't list for this frame"
+            )
+        areas = np.bincount(entry, pixels, len(self._ids)).astype(np.int64).tolist()
+        for segment, area in zip(self.segments, areas[1:]):
+            if not area:
+                raise UserError(f"the JSON lists id {segment.id}, which the PNG doesn't hold")
+            if segment.area is not None and segment.area != area:
+                raise UserError(
+                    f"segment {segment.id} has area {segment.area} in the JSON and {area} pixels in the PNG"
+                )
+        return entry
+
+
+def ids_to_frame(id_map: IdMap, segments: Sequence[SegmentInfo], taxonomy: Taxonomy) -> PanopticFrame:
+    """The frame of an id map and its segment table.
 
     Args:
         id_map: (H, W) uint32.
@@ -183,51 +249,13 @@ def ids_to_frame(id_map: IdMap, segments: Sequence[SegmentInfo], taxonomy: Taxon
         taxonomy: what `category_id` means.
 
     Raises:
-        UserError: the table lists an id twice, an unknown category, crowd of a stuff class, an id that the
-            map doesn't have, or another area than it has; or the map has an id that the table doesn't list.
+        UserError: as `Listing` and its `find`: the table isn't sound, or it and the map don't agree.
     """
-    label_of = {c.id: i for i, c in enumerate(taxonomy.categories)}
-    listed = sorted(segments, key=lambda s: s.id)
-    # Entry 0 is void.
-    known = np.array([0, *(s.id for s in listed)], np.uint32)
-    labels = np.full(len(known), VOID, np.uint8)
-    tracks = np.zeros(len(known), np.int32)
-    for i, segment in enumerate(listed, start=1):
-        if segment.id == known[i - 1]:
-            what = "uses id 0, which is void" if segment.id == 0 else f"lists id {segment.id} twice"
-            raise UserError(f"the JSON {what}; give every segment its own id")
-        label = label_of.get(segment.category_id)
-        if label is None:
-            raise UserError(
-                f"segment {segment.id} has category_id {segment.category_id}, "
-                f"which {taxonomy.name!r} doesn't have"
-            )
-        labels[i] = label
-        if segment.iscrowd and not taxonomy.is_thing(label):
-            raise UserError(
-                f"segment {segment.id} is crowd of {taxonomy.names[label]}; only things can be crowd"
-            )
-        if taxonomy.is_thing(label) and not segment.iscrowd:
-            tracks[i] = segment.track_id or segment.id
-
+    listing = Listing(segments, taxonomy)
     starts, lengths = find_runs(id_map)
-    run_ids = id_map.reshape(-1)[starts]
-    entry = np.minimum(np.searchsorted(known, run_ids), len(known) - 1)
-    unlisted = known[entry] != run_ids
-    if unlisted.any():
-        raise UserError(
-            f"the PNG holds id {run_ids[unlisted][0]}, which the JSON doesn't list for this frame"
-        )
-    areas = np.bincount(entry, lengths, len(known)).astype(np.int64).tolist()
-    for segment, area in zip(listed, areas[1:]):
-        if not area:
-            raise UserError(f"the JSON lists id {segment.id}, which the PNG doesn't hold")
-        if segment.area is not None and segment.area != area:
-            raise UserError(
-                f"segment {segment.id} has area {segment.area} in the JSON and {area} pixels in the PNG"
-            )
+    entry = listing.find(id_map.reshape(-1)[starts], lengths)
     return PanopticFrame(
-        np.repeat(labels[entry], lengths).reshape(id_map.shape),
-        np.repeat(tracks[entry], lengths).reshape(id_map.shape),
-        {int(t): s.score for t, s in zip(tracks[1:], listed) if t and s.score is not None},
+        np.repeat(listing.labels[entry], lengths).reshape(id_map.shape),
+        np.repeat(listing.tracks[entry], lengths).reshape(id_map.shape),
+        {int(t): s.score for t, s in zip(listing.tracks[1:], listing.segments) if t and s.score is not None},
     )

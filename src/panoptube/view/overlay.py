@@ -22,11 +22,12 @@ GOLDEN_RATIO = 0.618033988749895
 def track_color(track: int) -> Color:
     """RGB of a track id, 0..255: a function of the id alone, so it stays through the video and between runs.
 
-    Hues step by the golden ratio, which keeps ids that are near each other far apart in colour; brightness
-    and saturation take turns, so that hues that come close again, 8 or 13 ids later, differ in those.
+    Hues step by the golden ratio, which keeps ids that are near each other far apart in colour. Five pairs of
+    saturation and brightness take turns, so that hues that come close again, 8, 13 or 21 ids later, differ
+    in those.
     """
     hue = track * GOLDEN_RATIO % 1
-    saturation, value = ((0.75, 1.0), (1.0, 0.8), (0.5, 0.95))[track % 3]
+    saturation, value = ((0.85, 1.0), (1.0, 0.7), (0.45, 1.0), (0.95, 0.85), (0.5, 0.75))[track % 5]
     r, g, b = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * r), round(255 * g), round(255 * b)
 

@@ -1,0 +1,81 @@
+"""Speed and memory of the whole way from a video to its files, and how long its tracks are.
+
+    python benchmarks/prediction.py VIDEO [--weights FILE] [--json FILE]
+
+Frames/s include decoding, network, tracking, overlay video and PNGs. Memory is the process's resident memory after frame
+100 and near the end; their ratio should be 1. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from panoptube.data.clip import Image
+from panoptube.network.weights import load_weights
+from panoptube.panoptic.frame import PanopticFrame
+from panoptube.predict import shipped_weights, write_predictions
+from panoptube.predictor import VideoPredictor
+from panoptube.video import open_video
+
+EARLY = 100
+LONG = 40
+
+
+def resident_mib() -> float:
+    """Resident memory of this process."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video")
+    parser.add_argument("--weights", type=Path, default=shipped_weights())
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    network, _ = load_weights(arguments.weights)
+    predictor = VideoPredictor(network)
+    memory: list[float] = []
+    seen: Counter[int] = Counter()
+
+    def step(image: Image) -> PanopticFrame:
+        frame = predictor.step(image)
+        seen.update(np.unique(frame.instance).tolist())
+        memory.append(resident_mib())
+        return frame
+
+    with tempfile.TemporaryDirectory() as folder:
+        done = write_predictions(open_video(arguments.video), step, network.taxonomy, Path(folder) / "out")
+    late = min(7 * EARLY, len(memory)) - 1
+    early = min(EARLY, len(memory)) - 1
+    result = {
+        "threads": torch.get_num_threads(),
+        "frames": done.frames,
+        "frames_per_second": done.fps,
+        "tracks": done.tracks,
+        f"tracks_of_{LONG}_frames": sum(n >= LONG for track, n in seen.items() if track),
+        f"resident_mib_frame_{early + 1}": memory[early],
+        f"resident_mib_frame_{late + 1}": memory[late],
+        "resident_ratio": memory[late] / memory[early],
+        "resident_mib_max": max(memory),
+    }
+    table = Table(Path(arguments.video).name, "")
+    for name, value in result.items():
+        table.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
