@@ -2,13 +2,13 @@
 
     python benchmarks/check_metrics.py FOLDER
 
-FOLDER holds cases.json and a folder for each case with its input and expected.json. Counts must be identical, scores
-within 1e-12; where a script stopped with an error, an error of ours is expected, and what it had computed until then
-must agree too. One row for each case and block; the exit code is 1 if a row fails or if something was not compared,
-2 if the folder can't be used.
+FOLDER holds cases.json and a folder for each case with its input and expected.json. Counts must be
+identical, scores within 1e-12; where a script stopped with an error, an error of ours is expected, and what
+it had computed until then must agree too. One row for each case and block; the exit code is 1 if a row
+fails or if something was not compared, 2 if the folder can't be used.
 
-Two blocks are left out, on purpose: `stq_deeplab2_numpy2` (single-precision sums of the script under NumPy 2) and
-`pq_torchmetrics_informative` (another metric).
+Two blocks are left out, on purpose: `stq_deeplab2_numpy2` (single-precision sums of the script under NumPy
+2) and `pq_torchmetrics_informative` (another metric).
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ NOT_COMPARED = ("stq_deeplab2_numpy2", "pq_torchmetrics_informative")
 NOTES = ("numpy", "stderr", "version", "error")
 """Entries about the script's run, not of its result."""
 FLOAT_FLOW_ALLOWANCE = 0.01
-"""Share of the pixels that may differ where the flow is arbitrary floats (t = 2) and the maps aren't the same."""
+"""Share of the pixels that may differ where the flow is arbitrary floats (t = 2) and the maps aren't the
+same.
+"""
 
 Block = dict[str, Any]
 
@@ -72,7 +74,7 @@ class Stopped(Exception):
         self.partial = partial
 
 
-# --- what we compute, in the form of expected.json -----------------------------------------------------------------
+# --- what we compute, in the form of expected.json --------------------------------------------------------
 
 
 def cityscapes_block(case: Path, expected: Block) -> Block:
@@ -399,9 +401,11 @@ def tc_counts(total: TC) -> Block:
 
 
 def allow_float_flow(ours: Block, theirs: Block) -> None:
-    """Where a pair has flow in arbitrary floats, and the warped maps aren't the same, take what is near enough.
+    """Where a pair has flow in arbitrary floats, and the warped maps aren't the same, take what is near
+    enough.
 
-    Resample2d's last digit depends on the machine it was compiled for, so a few pixels may fall to another class.
+    Resample2d's last digit depends on the machine it was compiled for, so a few pixels may fall to another
+    class.
     """
     rows = theirs.get("per_pair", [])
     inexact = 0.0
@@ -440,7 +444,7 @@ def feed(metric: VC, predictions: NDArray[np.uint8], truths: NDArray[np.uint8]) 
     metric.end_clip()
 
 
-# --- comparison ---------------------------------------------------------------------------------------------------
+# --- comparison -------------------------------------------------------------------------------------------
 
 
 def differences(expected: Any, ours: Any, place: str, found: list[str]) -> tuple[int, float]:

@@ -115,6 +115,16 @@ def test_network_sees_the_normalised_image_with_padding_of_the_mean_colour() -> 
     assert (shown[:, 100:] == 0).all()
 
 
+@pytest.mark.parametrize("size", [(60, 100), (30, 50), (120, 200)])
+def test_padding_is_cut_off_before_the_result_is_scaled(size: tuple[int, int]) -> None:
+    edge = [0.0, 56, 127, 63]  # reaches into the padding, which begins at row 60 and column 100
+    frame = predictor(Scripted([[(edge, CAR, 0)]], test_size=(60, 100))).step(image(*size))
+    assert frame.size == size
+    below = round(56 / 60 * size[0])
+    assert (frame.instance[below:] == 1).all()
+    assert (frame.instance[:below] == 0).all()
+
+
 def test_labels_and_ids_at_the_size_of_the_network() -> None:
     frame = predictor(Scripted([[(BOX, CAR, 0)]])).step(image(64, 128))
     car = CITYSCAPES.index("car")

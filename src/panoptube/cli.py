@@ -136,7 +136,9 @@ def evaluate(
         workers,
     )
     result.write(json, csv, markdown)
-    Console().print(*result.tables(), *result.worst(worst), sep="\n")
+    # The papers' row fits on one line; a pipe has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(*result.tables(), *result.worst(worst), sep="\n")
 
 
 def view(
@@ -170,7 +172,7 @@ def view(
 
 
 def synthesize(
-    clips: Annotated[int, tyro.conf.Positional],
+    clips: int,
     out: Path,
     frames: int = 30,
     size: tuple[int, int] = (256, 512),

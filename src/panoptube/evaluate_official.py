@@ -1,4 +1,6 @@
-"""`panoptube evaluate --official`: all metrics as the published scripts compute them, from the files they read."""
+"""`panoptube evaluate --official`: all metrics as the published scripts compute them, from the files they
+read.
+"""
 
 from __future__ import annotations
 
@@ -83,11 +85,11 @@ def evaluate_official(
     kind, read = SCRIPTS[protocol.name]
     places = [_source(folder, kind, protocol) for folder in (truth, pred)]
     data = [read_json(place.json) for place in places]
-    pngs = [place.pngs for place in places]
+    truth_pngs, pred_pngs = (place.pngs for place in places)
     try:
         categories = read_categories(data[0])
-        videos = read(*data, *pngs)
-        single = panopticapi_frames(*data, *pngs) if "pq" in metrics else []
+        videos = read(*data, truth_pngs, pred_pngs)
+        single = panopticapi_frames(data[0], data[1], truth_pngs, pred_pngs) if "pq" in metrics else []
     except KeyError as error:
         raise UserError(f"{places[0].json} has no {error}; the official script needs it") from error
     if "pq" in metrics and kind != "cityscapes":
@@ -179,7 +181,9 @@ def _count_tc(tc: TC, source: FlowSource, videos: Sequence[Video], done: Callabl
 
 
 def _class_ids(png: Path, listed: Sequence[Listed]) -> Labels:
-    """(H, W) uint8 category ids, which the scripts of TC and VC take as they are; 255 where none is listed."""
+    """(H, W) uint8 category ids, which the scripts of TC and VC take as they are; 255 where none is
+    listed.
+    """
     ids, inverse = np.unique(read_id_png(png), return_inverse=True)
     class_of = {s.id: s.category for s in listed}
     classes = np.array([class_of.get(i, VOID) for i in ids.tolist()], np.uint8)

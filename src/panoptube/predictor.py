@@ -52,7 +52,8 @@ class VideoPredictor:
         ids = self.tracker.step(
             found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
         )
-        frame = assemble(found, ids, self.network.taxonomy, (height, width), self.legacy)
+        stuff_area = self.network.config.stuff_area
+        frame = assemble(found, ids, self.network.taxonomy, (height, width), stuff_area, self.legacy)
         if size == (height, width):
             return frame
 

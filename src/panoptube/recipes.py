@@ -40,6 +40,7 @@ def tiny_streets() -> RunConfig:
             rpn_samples=128,
             roi_samples=128,
             score_threshold=0.5,
+            stuff_area=1 / 8192,
             test_size=(384, 512),
         ),
         data=DataConfig(gaps=(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5), jitter=0.25, workers=0),

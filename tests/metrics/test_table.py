@@ -5,6 +5,7 @@ from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.metrics.table import (
     VOID_KEY,
     compare_frames,
+    compare_ids,
     join_tables,
     key_labels,
     key_tracks,
@@ -39,6 +40,19 @@ def test_compare_counts_every_pixel_once():
     assert rows(compare_frames(prediction, truth)) == [(*pair, n) for pair, n in sorted(counted.items())]
 
 
+@pytest.mark.parametrize(("size", "ids"), [((40, 50), 4), ((90, 100), 2**24), ((1, 1), 3), ((0, 5), 3)])
+def test_compare_ids_counts_every_pixel_once(size, ids):
+    # With 2**24 ids nearly every pixel is a pair of its own, so the hash table has to grow.
+    rng = np.random.default_rng(3)
+    truth, prediction = rng.integers(ids, size=(2, *size)).astype(np.uint32)
+    table = compare_ids(prediction, truth)
+    counted: dict[tuple[int, int], int] = {}
+    for pair in zip(truth.ravel().tolist(), prediction.ravel().tolist()):
+        counted[pair] = counted.get(pair, 0) + 1
+    assert rows(table) == [(*pair, n) for pair, n in sorted(counted.items())]
+    assert table.pixels.sum() == truth.size
+
+
 def test_keys_give_class_and_track_back():
     labels = np.array([0, 0, 13, 254, 255], np.uint8)
     tracks = np.array([0, 1, 2**31 - 1, 7, 9], np.int32)
@@ -64,6 +78,8 @@ def test_join_is_the_table_of_the_frames_side_by_side():
 def test_faults():
     rng = np.random.default_rng(2)
     frame = random_frame(rng)
+    with pytest.raises(ValueError, match="must agree"):
+        compare_ids(np.zeros((2, 3), np.uint32), np.zeros((3, 2), np.uint32))
     with pytest.raises(ValueError, match="must agree"):
         compare_frames(frame, random_frame(rng, (12, 16)))
     zeros = np.zeros((2, 2), np.int32)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from panoptube.config import NetworkConfig
 from panoptube.network.vpsnet import Detections
-from panoptube.panoptic.assemble import STUFF_AREA, Unified, assemble, index_map, unify
+from panoptube.panoptic.assemble import Unified, assemble, index_map, unify
 from panoptube.panoptic.frame import VOID, Category, Taxonomy
 
 FOUR = Taxonomy(
@@ -21,6 +22,7 @@ FOUR = Taxonomy(
 )
 LETTERS = {"r": 0, "s": 1, "c": 2, "p": 3, "A": 2, "B": 3, "C": 4, ".": VOID}
 CAR, PERSON = 1, 2
+STUFF_AREA = NetworkConfig().stuff_area
 
 
 def draw(*lines: str) -> np.ndarray:
@@ -160,7 +162,7 @@ def test_assemble() -> None:
     a, b = [4, 8, 19, 23], [40, 4, 55, 27]
     found = detections([list(map(float, a)), list(map(float, b))], [CAR, PERSON], [0.9, 0.8])
     with_semantics(with_semantics(found, a, CAR), b, PERSON)
-    frame = assemble(found, torch.tensor([7, 3]), FOUR, (HEIGHT, WIDTH), legacy=False)
+    frame = assemble(found, torch.tensor([7, 3]), FOUR, (HEIGHT, WIDTH), STUFF_AREA, legacy=False)
     semantic, instance = np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH), np.int32)
     semantic[8:24, 4:20], instance[8:24, 4:20] = 2, 8
     semantic[4:28, 40:56], instance[4:28, 40:56] = 3, 4
@@ -172,31 +174,37 @@ def test_assemble() -> None:
 
 def test_assemble_cuts_the_padding_off() -> None:
     found = with_semantics(detections([[4.0, 8, 19, 23]], [CAR], [0.9]), [4, 8, 19, 23], CAR)
-    whole = assemble(found, torch.tensor([0]), FOUR, (HEIGHT, WIDTH), legacy=False)
-    cut = assemble(found, torch.tensor([0]), FOUR, (15, 13), legacy=False)
+    whole = assemble(found, torch.tensor([0]), FOUR, (HEIGHT, WIDTH), STUFF_AREA, legacy=False)
+    cut = assemble(found, torch.tensor([0]), FOUR, (15, 13), STUFF_AREA, legacy=False)
     assert cut.size == (15, 13)
     assert np.array_equal(cut.instance, whole.instance[:15, :13])
-    gone = assemble(found, torch.tensor([0]), FOUR, (5, 64), legacy=False)
+    gone = assemble(found, torch.tensor([0]), FOUR, (5, 64), STUFF_AREA, legacy=False)
     assert (gone.instance == 0).all()
     assert gone.scores == {}
 
 
 def test_assemble_drops_what_a_better_one_covers() -> None:
-    box = [4.0, 8, 19, 23]
-    found = with_semantics(detections([box, box], [CAR, CAR], [0.9, 0.8]), [4, 8, 19, 23], CAR)
-    frame = assemble(found, torch.tensor([5, 6]), FOUR, (HEIGHT, WIDTH), legacy=False)
-    assert set(np.unique(frame.instance).tolist()) == {0, 6}
-    assert frame.scores == pytest.approx({6: 0.9})
+    a, b = [4, 8, 19, 23], [40, 4, 55, 27]
+    boxes = [list(map(float, box)) for box in (a, a, b)]
+    found = detections(boxes, [CAR, CAR, PERSON], [0.9, 0.8, 0.7])
+    with_semantics(with_semantics(found, a, CAR), b, PERSON)
+    frame = assemble(found, torch.tensor([5, 6, 7]), FOUR, (HEIGHT, WIDTH), STUFF_AREA, legacy=False)
+    assert int(frame.instance[10, 10]) == 6
+    assert int(frame.instance[10, 50]) == 8, "what follows a dropped one keeps its own id"
+    assert int(frame.semantic[10, 50]) == 3
+    assert frame.scores == pytest.approx({6: 0.9, 8: 0.7})
 
 
 def test_frame_without_detections() -> None:
     nothing = detections([], [], [], logits=(-1.0, -2.0, 1.0, -3.0))  # the semantic map says car everywhere
-    clean = assemble(nothing, torch.zeros(0, dtype=torch.int64), FOUR, (HEIGHT, WIDTH), legacy=False)
+    clean = assemble(
+        nothing, torch.zeros(0, dtype=torch.int64), FOUR, (HEIGHT, WIDTH), STUFF_AREA, legacy=False
+    )
     assert (clean.semantic == 0).all(), "the best stuff class"
     assert (clean.instance == 0).all()
     # Published: a dummy of class 0 with a zero channel beats negative stuff and becomes the last stuff class.
     dummy = detections([[0.0, 0, 0, 0]], [0], [1.0], logits=(-1.0, -2.0, 1.0, -3.0))
-    published = assemble(dummy, torch.tensor([0]), FOUR, (HEIGHT, WIDTH), legacy=True)
+    published = assemble(dummy, torch.tensor([0]), FOUR, (HEIGHT, WIDTH), STUFF_AREA, legacy=True)
     assert (published.semantic == 1).all()
     assert (published.instance == 0).all()
     assert published.scores == {}
@@ -215,5 +223,5 @@ def test_legacy_brings_the_first_back_when_all_masks_are_empty() -> None:
     assert (legacy.winner[12:20, 8:16] == 2).all(), "its semantic logits are left"
 
 
-def test_stuff_area_is_2048_pixels_of_cityscapes() -> None:
+def test_default_stuff_area_is_2048_pixels_of_cityscapes() -> None:
     assert STUFF_AREA * 1024 * 2048 == 2048

@@ -1,5 +1,8 @@
 """Colours of materials: facades, clothes, paint, glass, leaves, signs, lamps; compiled by numba."""
 
+# mypy: disallow-untyped-decorators=False, warn-return-any=False
+# (numba is untyped)
+
 from __future__ import annotations
 
 import math

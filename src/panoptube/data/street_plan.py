@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 class Plan:
-    """One street before anything stands on it. The main street runs along z at x = 0, with right-hand traffic.
+    """One street before anything stands on it. The main street runs along z at x = 0; one keeps to the right.
 
     Attributes:
         rng: what everything else of the street is drawn from, in a fixed order.

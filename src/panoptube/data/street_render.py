@@ -6,6 +6,9 @@ differ only where one looks through something that is labelled whole (between sp
 annotators do.
 """
 
+# mypy: disallow-untyped-decorators=False, warn-return-any=False
+# (numba is untyped)
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,8 @@
 """Colours of a street: ground, sky and light, with dusk, wet roads and haze; compiled by numba."""
 
+# mypy: disallow-untyped-decorators=False, warn-return-any=False
+# (numba is untyped)
+
 from __future__ import annotations
 
 import math

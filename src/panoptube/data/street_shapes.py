@@ -3,6 +3,9 @@
 All take picture coordinates (u to the right, v up, metres) and return which part covers that point.
 """
 
+# mypy: disallow-untyped-decorators=False, warn-return-any=False
+# (numba is untyped)
+
 from __future__ import annotations
 
 import math

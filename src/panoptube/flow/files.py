@@ -49,7 +49,7 @@ def _read_flo(path: Path) -> FlowField:
     width, height = np.frombuffer(data, "<i4", 2, 4).tolist()
     if width < 1 or height < 1 or len(data) != 12 + 8 * width * height:
         raise ValueError(f"{len(data)} bytes don't fit {width} x {height} pixels")
-    flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
+    flow: FlowField = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
     flow[(np.abs(flow) > UNKNOWN).any(-1)] = np.nan
     return flow
 
@@ -66,6 +66,6 @@ def _read_kitti(path: Path) -> FlowField:
     if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint16:
         raise ValueError("expected a 16-bit RGB PNG")
     # OpenCV's order is B, G, R.
-    flow = (image[..., :0:-1].astype(np.float32) - 2**15) / 64
+    flow: FlowField = (image[..., :0:-1].astype(np.float32) - 2**15) / 64
     flow[image[..., 0] == 0] = np.nan
     return flow

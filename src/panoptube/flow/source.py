@@ -86,14 +86,15 @@ class DISFlow:
 
 
 def dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> FlowField:
-    """(H, W, 2) float32 flow from `first` to `second`, both (H, W) uint8 grey, at least 16 pixels on each side.
+    """(H, W, 2) float32 flow from `first` to `second`, both (H, W) uint8 grey, at least 16 pixels on each
+    side.
 
     Raises:
         UserError: the images are too small.
     """
     if min(first.shape) < 16:
         raise UserError(f"images of {first.shape[1]} x {first.shape[0]} pixels are too small for DIS flow")
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, None)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, None)
     return np.asarray(flow, np.float32)
 
 

@@ -1,7 +1,7 @@
 """Warping a label map of frame t + 1 to frame t by the flow t -> t + 1.
 
-Convention: pixel coordinates, pixel centres at whole numbers. W(y, x) is the map of t + 1 at (x, y) + flow(y, x),
-clamped to the image.
+Convention: pixel coordinates, pixel centres at whole numbers. W(y, x) is the map of t + 1 at (x, y) +
+flow(y, x), clamped to the image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def warp_nearest(labels: NDArray[np.uint8], flow: FlowField) -> NDArray[np.uint8
     half = np.float32(0.5)
     column = np.clip(np.floor(x + half), 0, width - 1).astype(np.int64)
     row = np.clip(np.floor(y + half), 0, height - 1).astype(np.int64)
-    warped = labels[row, column]
+    warped: NDArray[np.uint8] = labels[row, column]
     warped[~known] = VOID
     return warped
 
@@ -40,9 +40,10 @@ def warp_ids_bilinear(labels: NDArray[np.uint8], flow: FlowField) -> NDArray[np.
     """Labels interpolated as if they were grey values, then cut to whole numbers: TC as published (13.3).
 
     Between the classes 2 and 8 a false class 5 appears, and rounding in the weights drops some pixels of a
-    constant region to the class below: it is no sound way to warp labels. The arithmetic is that of FlowNet2's
-    Resample2d without a fused multiply-add: coordinates and fractions in float32; of the four terms the first
-    three in float64, rounded to float32, the last in float32; added in this order in float32.
+    constant region to the class below: it is no sound way to warp labels. The arithmetic is that of
+    FlowNet2's Resample2d without a fused multiply-add: coordinates and fractions in float32; of the four
+    terms the first three in float64, rounded to float32, the last in float32; added in this order in
+    float32.
 
     Args, Returns, Raises:
         as `warp_nearest`.
@@ -60,7 +61,7 @@ def warp_ids_bilinear(labels: NDArray[np.uint8], flow: FlowField) -> NDArray[np.
     total += (wide_a * (one - wide_b) * values[rows[0], columns[1]]).astype(np.float32)
     total += ((one - wide_a) * wide_b * values[rows[1], columns[0]]).astype(np.float32)
     total += a * b * values[rows[1], columns[1]]
-    warped = total.astype(np.uint8)
+    warped: NDArray[np.uint8] = total.astype(np.uint8)
     warped[~known] = VOID
     return warped
 
@@ -72,7 +73,7 @@ def _positions(
     if flow.shape != (*labels.shape, 2):
         raise ValueError(f"labels are {labels.shape}, flow is {flow.shape}; their sizes must agree")
     height, width = labels.shape
-    known = ~np.isnan(flow).any(-1)
+    known = ~(np.isnan(flow[..., 0]) | np.isnan(flow[..., 1]))
     moved = np.where(known[..., None], flow, np.float32(0))
     x = np.arange(width, dtype=np.float32) + moved[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + moved[..., 1]

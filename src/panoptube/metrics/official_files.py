@@ -104,9 +104,9 @@ def cityscapes_videos(
 ) -> list[Video]:
     """Cityscapes-VPS, `tools/eval_vpq.py`: everything goes by position.
 
-    True PNGs come in the order of their names; true segments, predicted segments and predicted PNGs in that of
-    the JSONs. What is too long in one list is dropped. There are as many videos as the truth has sixes of
-    annotations, and the frames are dealt out to them evenly.
+    True PNGs come in the order of their names; true segments, predicted segments and predicted PNGs in that
+    of the JSONs. What is too long in one list is dropped. There are as many videos as the truth has sixes
+    of annotations, and the frames are dealt out to them evenly.
 
     Args:
         truth, pred: the JSONs.
@@ -135,7 +135,7 @@ def cityscapes_videos(
     videos = len(truths) // CLIP_LENGTH
     if not videos:
         raise UserError(
-            f"the official script stops: {len(truths)} annotations are fewer than the {CLIP_LENGTH} of one video"
+            f"the official script stops: {len(truths)} annotations, and one video has {CLIP_LENGTH}"
         )
     return deal(frames, videos)
 

@@ -1,9 +1,9 @@
 """STQ as the published scripts compute it: deeplab2's on Cityscapes-VPS, and VIPSeg's.
 
-deeplab2 takes maps of class and instance number; files become such maps as in its Cityscapes-VPS-like encoding:
-the numbers 1, 2, ... for the ids of things, 0 for stuff and crowd, void for what isn't listed. VIPSeg's script
-numbers all ids of a video from 0, and 0 on a thing means crowd there, whatever `iscrowd` says. `metrics/stq.py` is
-the corrected version; docs/metrics.md names each difference.
+deeplab2 takes maps of class and instance number; files become such maps as in its Cityscapes-VPS-like
+encoding: the numbers 1, 2, ... for the ids of things, 0 for stuff and crowd, void for what isn't listed.
+VIPSeg's script numbers all ids of a video from 0, and 0 on a thing means crowd there, whatever `iscrowd`
+says. `metrics/stq.py` is the corrected version; docs/metrics.md names each difference.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ def _count(name: str, video: Video, categories: Sequence[Category], script: Scri
             label_of: dict[int, int] = {}
             for segment in listed:
                 if segment.category not in position:
+                    png = frame.pred_png if side else frame.truth_png
                     raise UserError(
-                        f"{frame.pred_png if side else frame.truth_png}: segment {segment.id} has category_id "
-                        f"{segment.category}, which the truth doesn't have"
+                        f"{png}: segment {segment.id} has category_id {segment.category}, "
+                        "which the truth doesn't have"
                     )
                 number = numbers[side].setdefault(segment.id, len(numbers[side]))
                 place = position[segment.category]

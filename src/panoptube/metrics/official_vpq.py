@@ -1,8 +1,8 @@
 """VPQ and PQ as the published scripts compute them, bug for bug.
 
-For numbers that must equal published ones, whatever the input. The rules are those that the scripts follow, not
-those that they should: where they stop with an error, so does this. `metrics/vpq.py` is the corrected version;
-docs/metrics.md names each difference. The code is our own.
+For numbers that must equal published ones, whatever the input. The rules are those that the scripts follow,
+not those that they should: where they stop with an error, so does this. `metrics/vpq.py` is the corrected
+version; docs/metrics.md names each difference. The code is our own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Which windows a dataset's VPQ is made of, what papers call them, and what is left out (dossier 13.1, 13.2)."""
+"""Which windows a dataset's VPQ is made of, what papers call them, and what is left out (dossier 13.1,
+13.2).
+"""
 
 from __future__ import annotations
 

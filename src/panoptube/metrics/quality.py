@@ -49,12 +49,14 @@ class TubeCounts:
     @property
     def seen(self) -> NDArray[np.bool_]:
         """(C,) bool: classes with a TP, FP or FN."""
-        return (self.tp + self.fp + self.fn) > 0
+        events: NDArray[np.int64] = self.tp + self.fp + self.fn
+        return np.asarray(events > 0)
 
     @property
     def tubes(self) -> NDArray[np.float64]:
         """(C,) float64, TP + FP/2 + FN/2: what the IoU sum would be without an error."""
-        return self.tp + 0.5 * self.fp + 0.5 * self.fn
+        tubes: NDArray[np.float64] = self.tp + 0.5 * self.fp + 0.5 * self.fn
+        return tubes
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Segmentation and tracking quality, STQ = sqrt(AQ x SQ) (Weber et al. 2021; dossier 13.4).
 
-AQ asks whether pixels keep their identity through a whole clip, whatever their class; SQ is the mean IoU of the
-classes. C: number of classes. A *tube* is a (class, id) of a thing over the whole clip.
+AQ asks whether pixels keep their identity through a whole clip, whatever their class; SQ is the mean IoU of
+the classes. C: number of classes. A *tube* is a (class, id) of a thing over the whole clip.
 """
 
 from __future__ import annotations
@@ -173,9 +173,9 @@ def stq_result(
     """The scores.
 
     Args:
-        clips: counts of C classes.
-        names: (name, isthing) of each of the C classes.
-        predicted_void_is_a_class: as in deeplab2, where void that was predicted on labelled pixels becomes one
+        clips: counts of C classes. names: (name, isthing) of each of the C classes.
+        predicted_void_is_a_class: as in deeplab2, where void that was predicted on labelled pixels becomes
+        one
             more class, with IoU 0. Otherwise such pixels are missed pixels of their class, no more.
     """
     classes = len(names)
@@ -207,8 +207,9 @@ def stq_result(
 class STQ:
     """Adds up tubes and classes frame by frame; `compute` makes the scores.
 
-    Feed the frames of a clip in order, then `end_clip`. Crowd (a thing with id 0) of the truth counts for SQ
-    and is left out of AQ. Void of the prediction is no class: where it lies on labelled pixels they are missed.
+    Feed the frames of a clip in order, then `end_clip`. Crowd (a thing with id 0) of the truth counts for
+    SQ and is left out of AQ. Void of the prediction is no class: where it lies on labelled pixels they are
+    missed.
 
     Args:
         taxonomy: the C classes of truth and prediction.
@@ -241,7 +242,9 @@ class STQ:
         self._open.append(table)
 
     def end_clip(self, name: str | None = None) -> None:
-        """The next frame starts a new clip, in which ids mean other objects. Does nothing if no clip is open."""
+        """The next frame starts a new clip, in which ids mean other objects. Does nothing if no clip is
+        open.
+        """
         if self._open:
             self._clips.append(self._count(name or str(len(self._clips))))
             self._open = []

@@ -4,6 +4,9 @@ A frame pair is reduced once to rows of (truth key, prediction key, pixels); VPQ
 need nothing else, so memory grows with the segments and not with the pixels.
 """
 
+# mypy: disallow-untyped-decorators=False, warn-return-any=False
+# (numba is untyped)
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -60,11 +60,11 @@ class TCResult:
 class TC:
     """Adds up pairs of neighbouring frames; `compute` makes the score.
 
-    Strict: labels are warped to the nearest pixel, and the mean goes over the classes that occur. Official: the
-    numbers of the classes are interpolated and cut (see `warp_ids_bilinear`), the last class also counts the
-    number after it, and the mean goes over all classes, those that never occur with 0.
-    Pixels that are void in the warped map, or whose flow is unknown, are left out; those that are void in the
-    map of t alone are not.
+    Strict: labels are warped to the nearest pixel, and the mean goes over the classes that occur. Official:
+    the numbers of the classes are interpolated and cut (see `warp_ids_bilinear`), the last class also
+    counts the number after it, and the mean goes over all classes, those that never occur with 0. Pixels
+    that are void in the warped map, or whose flow is unknown, are left out; those that are void in the map
+    of t alone are not.
 
     Args:
         names: of the classes 0, 1, ..., fewer than 255.

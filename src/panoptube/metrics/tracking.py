@@ -1,8 +1,9 @@
 """Tracking of the things: HOTA, IDF1 and MOTSA, computed by TrackEval (extra `tracking`) from our tables.
 
-The protocol is that of KITTI-MOTS: each thing class by itself; masks of one class match if their IoU is at least
-1/2; a predicted mask that matches nothing and lies by more than half on the ignore region (void, and crowd of any
-class) is left out. TrackEval gets the matrices of IoUs that its own reader would make from files.
+The protocol is that of KITTI-MOTS: each thing class by itself; masks of one class match if their IoU is at
+least 1/2; a predicted mask that matches nothing and lies by more than half on the ignore region (void, and
+crowd of any class) is left out. TrackEval gets the matrices of IoUs that its own reader would make from
+files.
 """
 
 from __future__ import annotations
@@ -146,7 +147,9 @@ class Tracking:
         self._open.append([_detections(table, label, ignored) for label in things])
 
     def end_clip(self, name: str | None = None) -> None:
-        """The next frame starts a new clip, in which ids mean other objects. Does nothing if no clip is open."""
+        """The next frame starts a new clip, in which ids mean other objects. Does nothing if no clip is
+        open.
+        """
         if self._open:
             self._clips.append(self._open)
             self._open = []
@@ -187,7 +190,7 @@ class Tracking:
 
 def _trackeval() -> ModuleType:
     try:
-        import trackeval.metrics
+        import trackeval.metrics  # type: ignore[import-untyped]
     except ImportError as error:
         raise UserError(
             f"HOTA, IDF1 and MOTSA need TrackEval ({error}); install panoptube[tracking]"

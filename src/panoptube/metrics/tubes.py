@@ -32,12 +32,12 @@ class Matching(NamedTuple):
 
 
 def match_tubes(table: FrameTable, taxonomy: Taxonomy, min_tube: int = 0) -> Matching:
-    """A true and a predicted tube of one class match if IoU > 1/2, where pixels of the prediction that are void
-    in the truth are left out of the union. A true tube without a match is missed. A predicted tube without a
-    match is surplus, unless more than half of it lies on void or on crowd of its own class. Crowd is neither
-    matched nor missed, and all crowd of a class excuses (the published script remembers one crowd segment of
-    each class). A prediction that says crowd (a thing with id 0) is judged as one tube like any other. Void
-    in the prediction is no tube, but stays in the union.
+    """A true and a predicted tube of one class match if IoU > 1/2, where pixels of the prediction that are
+    void in the truth are left out of the union. A true tube without a match is missed. A predicted tube
+    without a match is surplus, unless more than half of it lies on void or on crowd of its own class. Crowd
+    is neither matched nor missed, and all crowd of a class excuses (the published script remembers one
+    crowd segment of each class). A prediction that says crowd (a thing with id 0) is judged as one tube
+    like any other. Void in the prediction is no tube, but stays in the union.
 
     Args:
         table: overlaps over all frames of the window.

@@ -46,13 +46,13 @@ class VCResult:
 class VC:
     """Adds up windows of C frames; `compute` makes the scores.
 
-    Feed the frames of a clip in order, then `end_clip`. A window's score is the share of pixels whose predicted
-    class doesn't change, among those whose true class doesn't; VC is the mean over windows. Held are one count for
-    each pixel and side, not the frames.
+    Feed the frames of a clip in order, then `end_clip`. A window's score is the share of pixels whose
+    predicted class doesn't change, among those whose true class doesn't; VC is the mean over windows. Held
+    are one count for each pixel and side, not the frames.
 
-    Strict: all T - C + 1 windows of a clip of T frames; pixels that are void in the truth are left out. Official,
-    as the published script: without the last window of each clip, void is a class, a window without a constant
-    pixel makes everything nan, and the windows of C = 8 stay in the mean of C = 16.
+    Strict: all T - C + 1 windows of a clip of T frames; pixels that are void in the truth are left out.
+    Official, as the published script: without the last window of each clip, void is a class, a window
+    without a constant pixel makes everything nan, and the windows of C = 8 stay in the mean of C = 16.
 
     Args:
         lengths: C, each at least 2.

@@ -190,7 +190,9 @@ def vpq_result(
 
 
 def _total(parts: Sequence[TubeCounts], classes: int) -> TubeCounts:
-    """In the order of the clips: the published script adds in this order, so that IoU sums round as its do."""
+    """In the order of the clips: the published script adds in this order, so that IoU sums round as its
+    do.
+    """
     total = TubeCounts.zero(classes)
     for part in parts:
         total = total + part
@@ -276,16 +278,16 @@ class VPQ:
         clips = [*self._clips, self._ended(None)] if self._frames else self._clips
         categories = self.taxonomy.categories
         windows = [
-            window_result(
-                n,
-                self.protocol.k(n),
-                _total([c.windows[i] for c in clips], len(categories)),
-                categories,
-                self.protocol.excluded,
-            )
-            for i, n in enumerate(self.protocol.windows)
+            window_result(n, self.protocol.k(n), counts, categories, self.protocol.excluded)
+            for n, counts in zip(self.protocol.windows, self.counts())
         ]
         return vpq_result(clips, windows, self.protocol, categories)
+
+    def counts(self) -> list[TubeCounts]:
+        """The counts of all frames so far, by window length."""
+        clips = [*self._clips, self._ended(None)] if self._frames else self._clips
+        places = range(len(self.protocol.windows))
+        return [_total([c.windows[i] for c in clips], len(self.taxonomy)) for i in places]
 
     def _ended(self, name: str | None) -> ClipCounts:
         return ClipCounts(name or str(len(self._clips)), self._frames, tuple(self._open))

@@ -14,9 +14,6 @@ from panoptube.network.semantic import full_size
 from panoptube.network.vpsnet import Detections
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
 
-STUFF_AREA = 2048 / (1024 * 2048)
-"""Stuff that covers a smaller share of the frame becomes void: 2048 pixels of Cityscapes (dossier 6.3)."""
-
 
 class IndexMap(NamedTuple):
     """Which channel wins each pixel.
@@ -107,7 +104,12 @@ def unify(
 
 
 def assemble(
-    detections: Detections, ids: Tensor, taxonomy: Taxonomy, size: tuple[int, int], legacy: bool
+    detections: Detections,
+    ids: Tensor,
+    taxonomy: Taxonomy,
+    size: tuple[int, int],
+    stuff_area: float,
+    legacy: bool,
 ) -> PanopticFrame:
     """The labelled frame.
 
@@ -116,6 +118,7 @@ def assemble(
         ids: (n,) int64 >= 0 of every detection, from the tracker.
         taxonomy: of the classes.
         size: height, width without padding; the map is cut to it.
+        stuff_area: stuff that covers a smaller share of the frame becomes void.
         legacy: as published, defects included.
     """
     found = index_map(detections, taxonomy.num_stuff, legacy)
@@ -127,7 +130,7 @@ def assemble(
         detections.labels.cpu()[kept].numpy(),
         ids[kept].numpy(),
         taxonomy,
-        round(STUFF_AREA * height * width),
+        round(stuff_area * height * width),
         legacy,
     )
     things = (unified.semantic >= taxonomy.num_stuff) & (unified.semantic != VOID)

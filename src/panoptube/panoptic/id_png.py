@@ -1,8 +1,12 @@
 """Id maps as RGB PNGs: a pixel holds the id of its segment, R + 256 G + 65536 B, 0 = void (dossier 11.4).
 
 Reading them is nearly all the work of an evaluation, so PNGs are decoded here, straight to ids: zlib-ng
-inflates, and rows are put together pixel by pixel, since almost every pixel of a label map equals a neighbour.
+inflates, and rows are put together pixel by pixel, since almost every pixel of a label map equals a
+neighbour.
 """
+
+# mypy: disallow-untyped-decorators=False, warn-return-any=False
+# (numba is untyped)
 
 from __future__ import annotations
 
@@ -62,11 +66,11 @@ def read_id_png(path: Path) -> IdMap:
         size = height * (3 * width + 1)
         rows = zlib_ng.decompress(packed, bufsize=size + 1)
         ids = np.empty((height, width), np.uint32)
-        if len(rows) != size or not _unfilter(
-            np.frombuffer(rows, np.uint8).reshape(height, 3 * width + 1), ids
-        ):
+        if len(rows) != size:
+            raise ValueError("not as many rows as it should have")
+        if not _unfilter(np.frombuffer(rows, np.uint8).reshape(height, -1), ids):
             raise ValueError("an unknown row filter")
-    except (ValueError, struct.error, zlib_ng.error) as error:
+    except (ValueError, struct.error, zlib_ng.error) as error:  # type: ignore[misc]
         raise UserError(f"{path} is a broken PNG ({error}); write or copy it again") from error
     return ids
 
@@ -113,8 +117,9 @@ def _decode_interlaced(data: bytes) -> IdMap:
 def _unfilter(rows: NDArray[np.uint8], ids: IdMap) -> bool:
     """Undo PNG's row filters (PNG specification, section 9).
 
-    Each byte is stored as the difference to a guess made from the pixels to the left (a), above (b), and above
-    the left one (c). In a label map most differences are 0, and a guess is mostly one whole neighbour.
+    Each byte is stored as the difference to a guess made from the pixels to the left (a), above (b), and
+    above the left one (c). In a label map most differences are 0, and a guess is mostly one whole
+    neighbour.
 
     Args:
         rows: (H, 1 + 3 W), each row's filter type, then its differences.

@@ -1,4 +1,6 @@
-"""Folders with results or truth, in every form that datasets and submissions have, as clips of stored frames."""
+"""Folders with results or truth, in every form that datasets and submissions have, as clips of stored
+frames.
+"""
 
 from __future__ import annotations
 
@@ -74,10 +76,9 @@ class StoredClip:
     """A clip of the truth with its prediction.
 
     Attributes:
-        name: unique in its set.
-        truth: frames with truth, in order.
-        prediction: as many predicted frames, each for the true one at its place.
-        predicted: all predicted frames of the clip, in order; more than those if there are some without truth.
+        name: unique in its set. truth: frames with truth, in order. prediction: as many predicted frames,
+        each for the true one at its place. predicted: all predicted frames of the clip, in order; more than
+        those if there are some without truth.
     """
 
     name: str
@@ -121,8 +122,8 @@ def read_clips(
         surplus = set(by_name) - set(wanted)
         if surplus and not skip_unlabelled:
             raise UserError(
-                f"{source} has the frame {min(surplus)!r}, which the truth doesn't have; leave it out, or add "
-                "--skip-unlabelled"
+                f"{source} has the frame {min(surplus)!r}, which the truth doesn't have; "
+                "leave it out, or add --skip-unlabelled"
             )
         for name, part in parts.items():
             mates = [by_name[f.name] for f in part]

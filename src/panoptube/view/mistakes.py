@@ -106,7 +106,7 @@ def _write(head: Image, text: str, color: tuple[int, ...], left: int, scale: flo
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     place = (left + margin, len(head) - margin)
     cv2.putText(head, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
-    return left + margin + width
+    return left + margin + int(width)
 
 
 def view(
