@@ -1,18 +1,22 @@
+import csv
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from panoptube.cli import main
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip
 from panoptube.errors import UserError
 from panoptube.evaluate import always, evaluate, evaluate_clips, most_frequent_class, scored_frames
 from panoptube.panoptic.formats import PanopticVideoWriter
 from panoptube.panoptic.frame import Category, PanopticFrame, Taxonomy
+from panoptube.panoptic.id_png import read_id_png, write_id_png
 
 DATA = Path(__file__).parent / "data" / "metrics"
 ROAD, CAR, PERSON = (CITYSCAPES.index(n) for n in ("road", "car", "person"))
@@ -195,14 +199,215 @@ def test_sizes_and_classes_must_agree(tmp_path):
 def test_without_torch(city):
     code = (
         "import sys\n"
+        "from importlib import import_module\n"
         "from pathlib import Path\n"
-        "import panoptube.metrics.table, panoptube.metrics.vpq, panoptube.panoptic.formats\n"
+        "import panoptube.metrics\n"
+        "for path in sorted(Path(panoptube.metrics.__file__).parent.glob('[a-z]*.py')):\n"
+        "    import_module(f'panoptube.metrics.{path.stem}')\n"
         "from panoptube.evaluate import evaluate\n"
-        "print(evaluate(Path('gt'), Path('pred'), progress=False).vpq.frames)\n"
+        "metrics = ('vpq', 'pq', 'stq', 'vc', 'hota')\n"
+        "for official in (False, True):\n"
+        "    found = evaluate(Path('gt'), Path('pred'), metrics=metrics, official=official, progress=False)\n"
+        "print(found.vpq.frames)\n"
+        "import panoptube.view.mistakes\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=city, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("6\n", 0), done.stderr
+
+
+METRICS = ("vpq", "pq", "stq", "vc", "hota")
+
+
+def test_any_number_of_workers_gives_the_same(city):
+    one, three = (
+        evaluate(city / "gt", city / "pred", metrics=METRICS, workers=n, progress=False) for n in (1, 3)
+    )
+    assert one.to_dict() == three.to_dict()
+    assert str(one) == str(three)
+    with pytest.raises(UserError, match="0 workers can't work"):
+        evaluate(city / "gt", city / "pred", workers=0, progress=False)
+    (city / "pred" / "pan_pred" / "0005_0006_synth_000000_000006.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"0006_synth_000000_000006\.png is not a complete PNG"):
+        evaluate(city / "gt", city / "pred", workers=3, progress=False)
+
+
+def test_official_on_files(city):
+    strict, official = (
+        evaluate(city / "gt", city / "pred", metrics=METRICS, official=mode, progress=False)
+        for mode in (False, True)
+    )
+    assert official.vpq.all.pq == pytest.approx(strict.vpq.all.pq, abs=1e-15)
+    assert official.pq.quality.all.pq == pytest.approx(strict.pq.quality.all.pq, abs=1e-15)
+    assert [f.name for f in official.pq.frames] == [f.name for f in strict.pq.frames]
+    expected = json.loads((city / "expected.json").read_text())
+    assert official.stq.stq == pytest.approx(expected["stq_deeplab2"]["STQ"], abs=1e-12)
+    assert 100 * official.vpq.all.pq == pytest.approx(
+        expected["vpq_cityscapes"]["final"]["vpq_all"], abs=1e-10
+    )
+    with pytest.raises(UserError, match="have their own windows and clips"):
+        evaluate(city / "gt", city / "pred", official=True, windows=(1,), progress=False)
+    with pytest.raises(UserError, match="doesn't have the form that the official script of viper reads"):
+        evaluate(city / "gt", city / "pred", "viper", official=True, progress=False)
+
+
+def test_viper_strict_is_official():
+    folder = DATA / "viper_small_tubes"
+    strict, official = (
+        evaluate(folder / "gt", folder / "pred", "viper", official=mode, progress=False)
+        for mode in (False, True)
+    )
+    assert [c.name for c in strict.vpq.per_clip] == ["003", "011", "019"]
+    assert [c.frames for c in strict.vpq.per_clip] == [20, 20, 20]
+    assert "mobilebarrier" not in [c.name for c in strict.vpq.windows[0].classes]
+    for mine, theirs in zip(strict.vpq.windows, official.vpq.windows):
+        assert (mine.k, mine.windows, mine.all.classes) == (theirs.k, theirs.windows, theirs.all.classes)
+        assert mine.all.pq == pytest.approx(theirs.all.pq, abs=1e-14)
+
+
+def vipseg(folder: Path, track: int, lengths: dict[str, int]) -> None:
+    """Videos of `scene` in VIPSeg's form: truth in gt/, prediction in pred/."""
+    for side, name, pngs in (("gt", "panoptic_gt_VIPSeg_val", "panomasksRGB"), ("pred", "pred", "pan_pred")):
+        videos = []
+        for video, length in lengths.items():
+            part = folder / "part" / side / video
+            write(part, {f"{t:08d}": scene(t, track if side == "pred" else 1) for t in range(length)})
+            entries = json.loads((part / "panoptic.json").read_text())["annotations"]
+            videos.append({"video_id": video, "annotations": entries})
+            (folder / side / pngs).mkdir(parents=True, exist_ok=True)
+            (part / "panoptic").rename(folder / side / pngs / video)
+        images = [
+            {"video_id": v["video_id"], "images": [{"file_name": a["file_name"]} for a in v["annotations"]]}
+            for v in videos
+        ]
+        data = {"videos": images, "annotations": videos, "categories": CITYSCAPES.to_dict()["categories"]}
+        (folder / side / f"{name}.json").write_text(json.dumps(data))
+
+
+def test_vipseg(tmp_path):
+    vipseg(tmp_path, 9, {"a": 7, "b": 3})
+    found = evaluate(tmp_path / "gt", tmp_path / "pred", "vipseg", ("vpq", "stq"), progress=False)
+    assert [w.windows for w in found.vpq.windows] == [7 + 3, 6 + 2, 4, 2]
+    assert [c.name for c in found.vpq.per_clip] == ["a", "b"]
+    assert (found.vpq.all.pq, found.stq.stq) == (1, 1)
+    official = evaluate(tmp_path / "gt", tmp_path / "pred", "vipseg", ("vpq",), True, progress=False)
+    assert official.vpq.all.pq == 1
+    edit_json(tmp_path / "pred" / "pred.json", lambda d: d["annotations"].pop())
+    with pytest.raises(UserError, match="has no video 'b'; predict the clips that the truth has"):
+        evaluate(tmp_path / "gt", tmp_path / "pred", "vipseg", progress=False)
+
+
+def test_tc_names_its_flow(tmp_path):
+    truth = write(tmp_path / "truth", {f"{t:06d}": scene(t) for t in (0, 5)})
+    pred = write(tmp_path / "pred", {f"{t:06d}": scene(t) for t in range(6)})
+    (tmp_path / "flow").mkdir()
+    still = np.zeros((16, 24, 2), np.float32)
+    for t in range(5):
+        moving = still.copy()
+        moving[6:10, t : t + 6, 0] = 1
+        np.save(tmp_path / "flow" / f"{t:06d}.npy", moving)
+    options = {"metrics": ("tc",), "skip_unlabelled": True, "progress": False}
+    found = evaluate(truth, pred, flow=tmp_path / "flow", **options).tc
+    assert (found.pairs, found.flow) == (5, "given (flow)")
+    # A column of road is uncovered behind the car in each pair, and was car before: 4 pixels of 24 + 4.
+    assert dict(found.classes)["car"] == pytest.approx(24 / 28)
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for t in range(6):
+        noise = rng.integers(256, size=(16, 24)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / f"{t:06d}.jpg"), noise)
+    assert "DIS" in evaluate(truth, pred, images=tmp_path / "images", **options).tc.flow
+    with pytest.raises(UserError, match="give either --images or --flow"):
+        evaluate(truth, pred, **options)
+    (tmp_path / "flow" / "000003.npy").unlink()
+    with pytest.raises(UserError, match="lacks the flow from 000003 to 000004"):
+        evaluate(truth, pred, flow=tmp_path / "flow", **options)
+    np.save(tmp_path / "flow" / "000003.npy", still[1:])
+    with pytest.raises(UserError, match=r"TC of 000003 and 000004: .*must agree"):
+        evaluate(truth, pred, flow=tmp_path / "flow", **options)
+
+
+def test_results_are_written_in_three_forms(city, tmp_path):
+    found = evaluate(city / "gt", city / "pred", metrics=METRICS, progress=False)
+    files = [tmp_path / name for name in ("a.json", "a.csv", "a.md")]
+    found.write(*files)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["a.csv", "a.json", "a.md"]
+    data = json.loads(files[0].read_text())
+    assert data["vpq"]["vpq"] == found.vpq.all.pq
+    assert data["protocol"] == "cityscapes-vps"
+    rows = list(csv.DictReader(files[1].open()))
+    assert {r["metric"] for r in rows} >= {"vpq", "pq", "stq", "aq", "sq", "iou", "vc8", "hota", "idf1"}
+    (mean,) = [r for r in rows if (r["metric"], r["k"], r["scope"]) == ("vpq", "mean", "all")]
+    assert float(mean["score"]) == found.vpq.all.pq
+    page = files[2].read_text()
+    assert f"| {' | '.join(found.vpq.row())} |" in page
+    assert "| class | PQ | SQ | RQ | TP/FP/FN |" in page
+    with pytest.raises(UserError, match="can't write"):
+        found.write(tmp_path / "nowhere" / "a.json", None, None)
+
+
+def test_the_worst_come_first(city):
+    found = evaluate(city / "gt", city / "pred", metrics=("vpq", "pq"), progress=False)
+    clips, frames = found.worst(3)
+    assert len(list(clips.columns[0].cells)) == 1
+    costs = [float(cell) for cell in frames.columns[1].cells]
+    assert costs == sorted(costs, reverse=True)
+    assert len(costs) == 3
+    assert found.worst(0) == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda p: edit_json(p / "pred/pred.json", lambda d: d["annotations"].pop()), "has no frame"),
+        (lambda p: next(p.glob("pred/pan_pred/*")).unlink(), "can't read"),
+        (lambda p: shutil.copy(next(p.glob("pred/pan_pred/*")), p / "pred/pan_pred/more.png"), "more.png"),
+        (lambda p: next(p.glob("pred/pan_pred/*")).write_bytes(b"\x89PNG"), "is not a complete PNG"),
+        (lambda p: write_id_png(min(p.glob("pred/pan_pred/*")), np.ones((4, 5), np.uint32)), "5 x 4 pixels"),
+        (lambda p: fill(min(p.glob("pred/pan_pred/*")), 77), "id 77"),
+        (lambda p: edit_json(p / "pred/pred.json", class_99), "category_id 99"),
+        (
+            lambda p: edit_json(p / "gt/panoptic_gt.json", lambda d: d.update(annotations=[])),
+            "no annotations",
+        ),
+        (lambda p: edit_json(p / "pred/pred.json", lambda d: d.update(annotations=[])), "no annotations"),
+        (lambda p: (p / "pred/pred.json").write_text("{"), "is not panoptic JSON"),
+        (lambda p: edit_json(p / "pred/pred.json", twice), "lists a frame twice"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(city, break_it, message, capsys, monkeypatch):
+    break_it(city)
+    arguments = ["panoptube", "evaluate", "--truth", str(city / "gt"), "--pred", str(city / "pred")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert main() == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("panoptube: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert str(city) in lines[0]
+
+
+def fill(path, segment_id):
+    write_id_png(path, np.full_like(read_id_png(path), segment_id))
+
+
+def class_99(data):
+    data["annotations"][0]["segments_info"][0]["category_id"] = 99
+
+
+def twice(data):
+    data["annotations"].append(data["annotations"][0])
+
+
+def test_command_line_prints_and_writes(city, tmp_path, capsys, monkeypatch):
+    options = ["--metrics", "stq", "--worst", "2", "--csv", str(tmp_path / "a.csv"), "--workers", "2"]
+    arguments = ["panoptube", "evaluate", "--truth", str(city / "gt"), "--pred", str(city / "pred"), *options]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert main() == 0
+    out = capsys.readouterr().out
+    assert "VPQ / VPQ-Th / VPQ-St in percent" in out
+    assert "STQ" in out
+    assert "Frames that cost most" in out
+    assert (tmp_path / "a.csv").read_text().startswith("metric,k,scope,name,score")
 
 
 def test_shows_progress_on_standard_error(city, capsys):

@@ -14,7 +14,7 @@ def test_given_flow_is_found_by_the_first_frame(tmp_path):
     assert source("clip", "000", "001").max() == 2
     assert source("other", "000", "001").max() == 1
     assert tmp_path.name in source.name
-    with pytest.raises(UserError, match="lacks the flow from 001 to 002: expected 001 with .flo or .npy"):
+    with pytest.raises(UserError, match=r"lacks the flow from 001 to 002: expected 001 with \.flo or \.npy"):
         source("clip", "001", "002")
     with pytest.raises(UserError, match="is no folder"):
         GivenFlow(tmp_path / "nowhere")

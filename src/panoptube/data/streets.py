@@ -312,6 +312,7 @@ def synthesize(
         raise UserError(f"{out} is not empty; choose another folder, or say to overwrite it")
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    former = unfinished.with_name(unfinished.name + ".former")
     try:
         entries, tiles = [], []
         for i in track(range(clips), description="streets"):
@@ -332,12 +333,14 @@ def synthesize(
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % across)
         sheet = np.vstack([np.hstack(tiles[i : i + across]) for i in range(0, len(tiles), across)])
         cv2.imwrite(str(unfinished / "contact_sheet.png"), sheet[:, :, ::-1])
-        if out.exists():
-            shutil.rmtree(out)
         unfinished.chmod(0o755)
+        if out.exists():
+            os.replace(out, former)
         os.replace(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(former, ignore_errors=True)
     return out
 
 

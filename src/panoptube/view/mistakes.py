@@ -32,6 +32,8 @@ LEGEND = (
     ("right segment, wrong pixels", OFF),
     ("right", RIGHT),
 )
+READABLE = 600
+"""Pixels that a panel must be wide for the line above it."""
 PAPER = 96
 """Grey that segments are drawn on where there is no image."""
 
@@ -80,13 +82,17 @@ def compare_picture(
         image: (H, W, 3) uint8 RGB to draw on, or None for plain grey.
 
     Returns:
-        (H + h, 3 W, 3) uint8 RGB, where h is the height of the line.
+        (s H + h, 3 s W, 3) uint8 RGB, where h is the height of the line, and s enlarges narrow frames so that
+            the line can be read.
 
     Raises:
         ValueError: sizes differ, or classes don't fit.
     """
-    height, width = truth.size
-    base = np.full((height, width, 3), PAPER, np.uint8) if image is None else image
+    factor = max(1, -(-READABLE // truth.size[1]))
+    base = np.full((*truth.size, 3), PAPER, np.uint8) if image is None else image
+    truth, prediction = _enlarge(truth, factor), _enlarge(prediction, factor)
+    base = base.repeat(factor, 0).repeat(factor, 1)
+    width = truth.size[1]
     panels = [overlay(base, f, taxonomy) for f in (truth, prediction)]
     row = np.concatenate([*panels, mistakes(prediction, truth, taxonomy)], axis=1)
     scale = max(0.35, width / 1800)
@@ -97,6 +103,12 @@ def compare_picture(
     for text, color in LEGEND:
         left = _write(head, text, tuple(max(c, 110) for c in color) if color == RIGHT else color, left, scale)
     return np.concatenate([head, row])
+
+
+def _enlarge(frame: PanopticFrame, factor: int) -> PanopticFrame:
+    semantic = frame.semantic.repeat(factor, 0).repeat(factor, 1)
+    instance = frame.instance.repeat(factor, 0).repeat(factor, 1)
+    return PanopticFrame(semantic, instance, frame.scores)
 
 
 def _write(head: Image, text: str, color: tuple[int, ...], left: int, scale: float) -> int:
