@@ -2,13 +2,13 @@
 
     python benchmarks/check_parity.py FOLDER
 
-FOLDER holds weights_rule.json and vpsnet_track_small.npz (inference over a clip), vpsnet_track_losses.npz (a training
-step), or one of them. Weights are made from their names by the rule. Everything runs with the published behaviour
-(`legacy`). Each array gets a row with its largest difference, the tolerance and a verdict; the exit code is 1 if a row
-fails or an array was not compared, 2 if the folder can't be used.
+FOLDER holds weights_rule.json and vpsnet_track_small.npz (inference over a clip), vpsnet_track_losses.npz
+(a training step), or one of them. Weights are made from their names by the rule. Everything runs with the
+published behaviour (`legacy`). Each array gets a row with its largest difference, the tolerance and a
+verdict; the exit code is 1 if a row fails or an array was not compared, 2 if the folder can't be used.
 
-Inference runs twice: on the network's own proposals, and on the stored ones, so that near-tied proposals that change
-place don't spread.
+Inference runs twice: on the network's own proposals, and on the stored ones, so that near-tied proposals that
+change place don't spread.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FLIPPED_PIXELS = 3
 STUFF_AREA = 2048
 
 
-# --- weights ------------------------------------------------------------------------------------------------------
+# --- weights ---------------------------------------------------------------------------------------------
 
 
 def rule_weight(name: str, shape: tuple[int, ...], rule: dict[str, Any]) -> Tensor:
@@ -82,13 +82,14 @@ def network_from_rule(rule: dict[str, Any]) -> VPSNet:
     """VPSNet-Track in its published form with the rule's weights."""
     network = vpsnet(NetworkConfig(legacy=True), CITYSCAPES)
     state = {
-        key: rule_weight(published_name(key), tuple(value.shape), rule) for key, value in network.state_dict().items()
+        key: rule_weight(published_name(key), tuple(value.shape), rule)
+        for key, value in network.state_dict().items()
     }
     network.load_state_dict(state)
     return network
 
 
-# --- comparison ---------------------------------------------------------------------------------------------------
+# --- comparison ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def compare(name: str, ours: NDArray[Any], stored: NDArray[Any], kind: str, suff
         return Row(shown, difference, LOSS_TOLERANCE * float(np.abs(b).max()), "of its size")
     spread = float(b.std()) if b.size else 0.0
     # A single number, or equal ones, has no spread: its size stands in.
-    return Row(shown, difference, FLOAT_TOLERANCE * (spread or float(np.abs(b).max(initial=0))), "of its spread")
+    return Row(
+        shown, difference, FLOAT_TOLERANCE * (spread or float(np.abs(b).max(initial=0))), "of its spread"
+    )
 
 
 def same_rows(ours: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -139,7 +142,7 @@ def same_rows(ours: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray
     return result
 
 
-# --- inference ----------------------------------------------------------------------------------------------------
+# --- inference -------------------------------------------------------------------------------------------
 
 
 def numpy(tensor: Tensor) -> NDArray[Any]:
@@ -240,7 +243,13 @@ def second_stage(
     out[f"{t}_pano_cls_inds"], out[f"{t}_pano_cls_prob"] = numpy(d.labels[kept]), numpy(d.scores[kept])
     out[f"{t}_pano_det_labels"], out[f"{t}_pano_det_obj_ids"] = numpy(d.labels[kept]) - 1, numpy(ids[kept])
     unified = unify(
-        numpy(found_map.semantic), numpy(found_map.winner), numpy(d.labels[kept]), numpy(ids[kept]), CITYSCAPES, STUFF_AREA, True
+        numpy(found_map.semantic),
+        numpy(found_map.winner),
+        numpy(d.labels[kept]),
+        numpy(ids[kept]),
+        CITYSCAPES,
+        STUFF_AREA,
+        True,
     )
     out[f"{t}_pan_2ch"] = np.stack(unified, -1)
 
@@ -273,7 +282,9 @@ def check_inference(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], se
             name = f"f{t}_proposals"
             given = torch.from_numpy(stored[name])
             if not suffix:
-                own = propose(stage[1], 0, (images[t].shape[2], images[t].shape[3]), network.config.test_proposals)
+                own = propose(
+                    stage[1], 0, (images[t].shape[2], images[t].shape[3]), network.config.test_proposals
+                )
                 order = same_rows(numpy(own), stored[name])
                 rows.append(compare(name, numpy(own)[order], stored[name], "float"))
                 seen.add(name)
@@ -288,7 +299,9 @@ def check_inference(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], se
     network.boxes.classes.bias.copy_(torch.tensor([60.0] + [0.0] * CITYSCAPES.num_things))
     out, tracker = Arrays(), Tracker(max_age=None)
     for t in range(min(2, len(images))):
-        own = propose(stages[t][1], 0, (images[t].shape[2], images[t].shape[3]), network.config.test_proposals)
+        own = propose(
+            stages[t][1], 0, (images[t].shape[2], images[t].shape[3]), network.config.test_proposals
+        )
         second_stage(network, tracker, stages[t], own[:, :4], f"nodet{t}", out)
     for name, value in out.items():
         if name in stored:
@@ -297,7 +310,7 @@ def check_inference(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], se
     return rows, seen
 
 
-# --- training -----------------------------------------------------------------------------------------------------
+# --- training --------------------------------------------------------------------------------------------
 
 
 def spread_choice(candidates: Tensor, number: int) -> Tensor:
@@ -319,11 +332,19 @@ def check_training(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], set
         return torch.from_numpy(stored[name])
 
     truth = FrameTargets(
-        tensor("gt_bboxes"), tensor("gt_labels"), tensor("gt_masks"), tensor("gt_obj_ids"), tensor("gt_semantic_seg").long()
+        tensor("gt_bboxes"),
+        tensor("gt_labels"),
+        tensor("gt_masks"),
+        tensor("gt_obj_ids"),
+        tensor("gt_semantic_seg").long(),
     )
     empty_masks = torch.zeros(len(stored["ref_bboxes"]), *stored["gt_semantic_seg"].shape, dtype=torch.uint8)
     reference = FrameTargets(
-        tensor("ref_bboxes"), tensor("ref_labels"), empty_masks, tensor("ref_obj_ids"), torch.full_like(truth.semantic, 255)
+        tensor("ref_bboxes"),
+        tensor("ref_labels"),
+        empty_masks,
+        tensor("ref_obj_ids"),
+        torch.full_like(truth.semantic, 255),
     )
     size = (images.shape[2], images.shape[3])
     pyramid = network.backbone(images)
@@ -334,7 +355,16 @@ def check_training(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], set
     order = same_rows(own, stored["train_proposals"])
     rows.append(compare("train_proposals", own[order], stored["train_proposals"], "float"))
     f = network.train_frame(
-        pyramid, semantic, full_size(semantic)[0], rpn, 0, 1, truth, reference, spread_choice, tensor("train_proposals")[:, :4]
+        pyramid,
+        semantic,
+        full_size(semantic)[0],
+        rpn,
+        0,
+        1,
+        truth,
+        reference,
+        spread_choice,
+        tensor("train_proposals")[:, :4],
     )
     out = training_arrays(network, f, truth, reference, pyramid, rpn, size)
     terms = losses.supervised([f], LossConfig())
@@ -345,7 +375,16 @@ def check_training(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], set
         kind = "loss" if name.startswith("loss/") else "float" if value.dtype.kind == "f" else "exact"
         rows.append(compare(name, value, stored[name], kind))
     seen = set(out) | {"train_proposals", "img_bgr", "ref_bgr"}
-    seen |= {"gt_bboxes", "gt_labels", "gt_masks", "gt_obj_ids", "gt_semantic_seg", "ref_bboxes", "ref_labels", "ref_obj_ids"}
+    seen |= {
+        "gt_bboxes",
+        "gt_labels",
+        "gt_masks",
+        "gt_obj_ids",
+        "gt_semantic_seg",
+        "ref_bboxes",
+        "ref_labels",
+        "ref_obj_ids",
+    }
     rows += gradient_rows(network, stored)
     return rows, seen | {"grad_names", "grad_l2", "grad_first8"}
 
@@ -372,7 +411,8 @@ def training_arrays(
     ids = torch.zeros(len(f.roi.labels), dtype=torch.int64)
     ids[:positive] = f.match_target
     match = match_logits(
-        network.matching(pool(pyramid, 0, f.roi.boxes, BOX_SIZE)), network.matching(pool(pyramid, 1, reference.boxes, BOX_SIZE))
+        network.matching(pool(pyramid, 0, f.roi.boxes, BOX_SIZE)),
+        network.matching(pool(pyramid, 1, reference.boxes, BOX_SIZE)),
     )
     box_targets = torch.zeros(len(f.roi.labels), 4)
     box_targets[:positive] = f.roi.deltas
@@ -415,7 +455,7 @@ def training_arrays(
 
 
 def gradient_rows(network: VPSNet, stored: Arrays) -> list[Row]:
-    """Each parameter's gradient against its stored length and first eight values; every parameter must have one."""
+    """Each parameter's gradient against its stored length and first eight values; none may lack one."""
     ours = {published_name(k): p.grad for k, p in network.named_parameters() if p.grad is not None}
     names = [str(n) for n in stored["grad_names"]]
     missing = sorted(set(names) ^ set(ours))
@@ -424,14 +464,28 @@ def gradient_rows(network: VPSNet, stored: Arrays) -> list[Row]:
         if name not in ours:
             continue
         grad = numpy(ours[name]).astype(np.float64)
-        rows.append(Row(f"grad_l2/{name}", abs(float(np.sqrt((grad**2).sum())) - float(length)), FLOAT_TOLERANCE * float(length), "of its length"))
+        rows.append(
+            Row(
+                f"grad_l2/{name}",
+                abs(float(np.sqrt((grad**2).sum())) - float(length)),
+                FLOAT_TOLERANCE * float(length),
+                "of its length",
+            )
+        )
         head = np.zeros(8)
         head[: min(8, grad.size)] = grad.ravel()[:8]
-        rows.append(Row(f"grad_first8/{name}", float(np.abs(head - first).max()), FLOAT_TOLERANCE * float(length), "of its length"))
+        rows.append(
+            Row(
+                f"grad_first8/{name}",
+                float(np.abs(head - first).max()),
+                FLOAT_TOLERANCE * float(length),
+                "of its length",
+            )
+        )
     return rows
 
 
-# --- the run ------------------------------------------------------------------------------------------------------
+# --- the run ----------------------------------------------------------------------------------------
 
 CHECKS: dict[str, Callable[[dict[str, Any], Arrays], tuple[list[Row], set[str]]]] = {
     "vpsnet_track_small.npz": check_inference,
@@ -457,7 +511,10 @@ def check_folder(folder: Path) -> tuple[list[Row], list[str], list[str]]:
 
 def main() -> int:
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "weights_rule.json").is_file():
-        print("usage: check_parity.py FOLDER, with weights_rule.json and vpsnet_track_*.npz in it", file=sys.stderr)
+        print(
+            "usage: check_parity.py FOLDER, with weights_rule.json and vpsnet_track_*.npz in it",
+            file=sys.stderr,
+        )
         return 2
     rows, left, others = check_folder(Path(sys.argv[1]))
     if not rows:

@@ -2,8 +2,8 @@
 
     python benchmarks/prediction.py VIDEO [--weights FILE] [--json FILE]
 
-Frames/s include decoding, network, tracking, overlay video and PNGs. Memory is the process's resident memory after frame
-100 and near the end; their ratio should be 1. Linux only.
+Frames/s include decoding, network, tracking, overlay video and PNGs. Memory is the process's resident
+memory at frame 100 and at frame 700, or the last; their ratio should be 1. Linux only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def resident_mib() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("video")
     parser.add_argument("--weights", type=Path, default=shipped_weights())
     parser.add_argument("--json", type=Path)

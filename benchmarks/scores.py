@@ -2,8 +2,9 @@
 
     python benchmarks/scores.py [--weights FILE] [--clips 20] [--json FILE]
 
-Clips are the streets of seeds 0, 1, ... (training draws from 1 000 000 on) at the default difficulty, 30 frames of 256x512,
-every 5th of them scored. The other answer is the most frequent class at each pixel position, counted on these very clips.
+Clips are the streets of seeds 0, 1, ... (training draws from 1 000 000 on) at the default difficulty, 30
+frames of 256x512, every 5th of them scored. The other answer is the most frequent class at each pixel
+position, counted on these very clips.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from panoptube.predictor import VideoPredictor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", type=Path, default=shipped_weights())
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--json", type=Path)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import check_parity
 import numpy as np
 import pytest
+
+import check_parity
 from check_parity import Arrays, Row
 
 EXCERPT = Path(__file__).parent / "data" / "parity"

@@ -49,7 +49,7 @@ class NetworkConfig(_Config):
     max_detections: int = pydantic.Field(default=100, ge=1)
     """Detections kept per frame."""
     stuff_area: float = pydantic.Field(default=1 / 1024, ge=0, lt=1)
-    """Stuff classes that cover less of a frame than this become void: 2048 pixels of 1024x2048 (dossier 6.3)."""
+    """Stuff that covers less of a frame becomes void; 2048 pixels of 1024x2048 (dossier 6.3)."""
     test_size: tuple[int, int] = (1024, 2048)
     """Short and long edge that frames are brought to in prediction, keeping their shape."""
     legacy: bool = False

@@ -52,7 +52,7 @@ def tiny_streets() -> RunConfig:
 
 
 def tiny() -> RunConfig:
-    """What made the weights that come with panoptube: two pairs of synthetic streets for each of a labelled video.
+    """What made the weights that come with panoptube: two pairs of streets for each of a labelled video.
 
     Set data.root to the labelled videos.
     """

@@ -191,6 +191,7 @@ class Listing:
 
     def __init__(self, segments: Sequence[SegmentInfo], taxonomy: Taxonomy) -> None:
         label_of = {c.id: i for i, c in enumerate(taxonomy.categories)}
+        num_stuff = taxonomy.num_stuff
         self.segments = sorted(segments, key=lambda s: s.id)
         self._ids = np.array([0, *(s.id for s in self.segments)], np.uint32)
         self.labels = np.full(len(self._ids), VOID, np.uint8)
@@ -206,11 +207,11 @@ class Listing:
                     f"which {taxonomy.name!r} doesn't have"
                 )
             self.labels[i] = label
-            if segment.iscrowd and not taxonomy.is_thing(label):
+            if segment.iscrowd and label < num_stuff:
                 raise UserError(
                     f"segment {segment.id} is crowd of {taxonomy.names[label]}; only things can be crowd"
                 )
-            if taxonomy.is_thing(label) and not segment.iscrowd:
+            if label >= num_stuff and not segment.iscrowd:
                 self.tracks[i] = segment.track_id or segment.id
 
     def find(self, ids: NDArray[np.integer[Any]], pixels: NDArray[np.int64]) -> NDArray[np.intp]:
