@@ -342,6 +342,10 @@ def test_results_are_written_in_three_forms(city, tmp_path):
     page = files[2].read_text()
     assert f"| {' | '.join(found.vpq.row())} |" in page
     assert "| class | PQ | SQ | RQ | TP/FP/FN |" in page
+    # Each result prints by itself, and all together.
+    for part in (found.vpq, found.pq, found.stq, found.vc, found.tracking):
+        assert part.tables()
+        assert str(part).strip() in str(found)
     with pytest.raises(UserError, match="can't write"):
         found.write(tmp_path / "nowhere" / "a.json", None, None)
 

@@ -11,11 +11,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from panoptube.errors import UserError
 from panoptube.metrics.pq import PQResult
+from panoptube.metrics.printed import Printed
 from panoptube.metrics.quality import WindowResult, percent
 from panoptube.metrics.stq import STQResult
 from panoptube.metrics.tc import TCResult
@@ -27,7 +27,7 @@ CSV_COLUMNS = ("metric", "k", "scope", "name", "score", "tp", "fp", "fn")
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Printed):
     """Metrics that weren't asked for are None.
 
     Attributes:
@@ -48,13 +48,6 @@ class Evaluation:
         """For a rich console."""
         results = (self.vpq, self.pq, self.stq, self.tc, self.vc, self.tracking)
         return [table for result in results if result is not None for table in result.tables()]
-
-    def __str__(self) -> str:
-        text = StringIO()
-        console = Console(file=text, width=120, color_system=None)
-        for table in self.tables():
-            console.print(table)
-        return text.getvalue()
 
     def worst(self, count: int) -> list[Table]:
         """The clips and frames that cost most, for a rich console.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from panoptube.metrics.printed import Printed
 from panoptube.metrics.quality import (
     TubeCounts,
     WindowResult,
@@ -43,7 +44,7 @@ class FramePQ:
 
 
 @dataclass(frozen=True)
-class PQResult:
+class PQResult(Printed):
     """Scores as fractions in [0, 1]; nan where nothing occurred.
 
     Attributes:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from panoptube.metrics.printed import Printed
 from panoptube.metrics.quality import number, percent, plural
 from panoptube.metrics.table import (
     VOID_KEY,
@@ -49,7 +50,7 @@ class ClipSTQ:
 
 
 @dataclass(frozen=True)
-class STQResult:
+class STQResult(Printed):
     """Scores as fractions in [0, 1]; nan if no pixel of the truth is labelled.
 
     Attributes:
@@ -92,7 +93,13 @@ class STQResult:
         for column in ("STQ", "AQ", "SQ"):
             table.add_column(column, justify="right")
         table.add_row(percent(self.stq), percent(self.aq), percent(self.sq))
-        return [table]
+        classes = Table(title="IoU by class in percent")
+        classes.add_column("class")
+        classes.add_column("IoU", justify="right")
+        for c in self.classes:
+            if not math.isnan(c.iou):
+                classes.add_row(c.name, percent(c.iou))
+        return [table, classes]
 
 
 @dataclass(frozen=True)

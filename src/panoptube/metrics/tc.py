@@ -17,12 +17,13 @@ from rich.table import Table
 
 from panoptube.flow.files import FlowField
 from panoptube.flow.warp import warp_ids_bilinear, warp_nearest
+from panoptube.metrics.printed import Printed
 from panoptube.metrics.quality import number, percent, plural
 from panoptube.panoptic.frame import VOID
 
 
 @dataclass(frozen=True)
-class TCResult:
+class TCResult(Printed):
     """Scores as fractions in [0, 1]; nan where nothing was compared.
 
     Attributes:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from panoptube.errors import UserError
+from panoptube.metrics.printed import Printed
 from panoptube.metrics.quality import number, percent
 from panoptube.metrics.table import VOID_KEY, FrameTable, compare_frames, key_labels, key_tracks
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
@@ -54,7 +55,7 @@ class ClassTracking:
 
 
 @dataclass(frozen=True)
-class TrackingResult:
+class TrackingResult(Printed):
     """By thing class, and the mean over those that occur in truth or prediction; nan if none does."""
 
     hota: float

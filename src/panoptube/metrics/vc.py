@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from panoptube.metrics.printed import Printed
 from panoptube.metrics.quality import number, percent
 from panoptube.panoptic.frame import VOID
 
 
 @dataclass(frozen=True)
-class VCResult:
+class VCResult(Printed):
     """Scores as fractions in [0, 1]; nan where no clip is long enough.
 
     Attributes:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from panoptube.metrics.printed import Printed
 from panoptube.metrics.protocol import CITYSCAPES_VPS, Protocol
 from panoptube.metrics.quality import (
     MeanQuality,
@@ -53,7 +52,7 @@ class ClipVPQ:
 
 
 @dataclass(frozen=True)
-class VPQResult:
+class VPQResult(Printed):
     """Scores as fractions in [0, 1]; printed as percent, as papers do.
 
     Attributes:
@@ -128,13 +127,6 @@ class VPQResult:
         """The papers' row: VPQ / VPQ-Th / VPQ-St for each k, then the mean, in percent."""
         columns = [(w.all, w.things, w.stuff) for w in self.windows] + [(self.all, self.things, self.stuff)]
         return [" / ".join(percent(q.pq) for q in column) for column in columns]
-
-    def __str__(self) -> str:
-        text = StringIO()
-        console = Console(file=text, width=120, color_system=None)
-        for table in self.tables():
-            console.print(table)
-        return text.getvalue()
 
 
 @dataclass(frozen=True)
