@@ -237,8 +237,8 @@ def second_stage(
     found_map = index_map(d, CITYSCAPES.num_stuff, legacy=True)
     kept = found_map.kept
     out[f"{t}_keep_inds"] = numpy(kept)
-    step = (slice(3, None, 8), slice(5, None, 8)) if t == "f0" else (slice(3, None, 16), slice(5, None, 16))
-    out[f"{t}_panoptic_logits"] = numpy(found_map.logits)[(slice(None), *step)]
+    step = 8 if t == "f0" else 16
+    out[f"{t}_panoptic_logits"] = numpy(found_map.logits)[:, 3::step, 5::step]
     out[f"{t}_panoptic_argmax"] = numpy(found_map.winner)
     out[f"{t}_pano_cls_inds"], out[f"{t}_pano_cls_prob"] = numpy(d.labels[kept]), numpy(d.scores[kept])
     out[f"{t}_pano_det_labels"], out[f"{t}_pano_det_obj_ids"] = numpy(d.labels[kept]) - 1, numpy(ids[kept])
@@ -369,7 +369,7 @@ def check_training(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], set
     out = training_arrays(network, f, truth, reference, pyramid, rpn, size)
     terms = losses.supervised([f], LossConfig())
     total = sum(terms.values(), torch.zeros(()))
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     out["loss/total"] = numpy(total)[None]
     for name, value in out.items():
         kind = "loss" if name.startswith("loss/") else "float" if value.dtype.kind == "f" else "exact"

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
 from panoptube.errors import UserError
 from panoptube.metrics.table import FrameTable, add_up, compare_ids, segment_keys
 from panoptube.panoptic.formats import StoredFrame
-from panoptube.panoptic.segment_ids import Listing
+from panoptube.panoptic.segment_ids import IdMap, Listing
+
+
+class _Maps(threading.local):
+    """The id maps that a thread read last, to be filled again."""
+
+    predicted: IdMap | None = None
+    true: IdMap | None = None
+
+
+_maps = _Maps()
 
 
 def compare_stored(prediction: StoredFrame, truth: StoredFrame) -> FrameTable:
@@ -17,7 +29,8 @@ def compare_stored(prediction: StoredFrame, truth: StoredFrame) -> FrameTable:
     Raises:
         UserError: a PNG is missing, broken, of another size than the other, or doesn't fit its JSON.
     """
-    predicted_ids, true_ids = prediction.ids(), truth.ids()
+    predicted_ids = _maps.predicted = prediction.ids(_maps.predicted)
+    true_ids = _maps.true = truth.ids(_maps.true)
     if predicted_ids.shape != true_ids.shape:
         raise UserError(
             f"{prediction.path} is {_size(predicted_ids)}, its truth is {_size(true_ids)}; "

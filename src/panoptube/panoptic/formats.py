@@ -200,13 +200,13 @@ class StoredFrame:
     taxonomy: Taxonomy
     size: tuple[int, int] | None = None
 
-    def ids(self) -> IdMap:
-        """(H, W) uint32 id map, as it is in the PNG.
+    def ids(self, out: IdMap | None = None) -> IdMap:
+        """(H, W) uint32 id map, as it is in the PNG; `out` is a map to fill, if it has the right size.
 
         Raises:
             UserError: the PNG is missing, broken, or has another size than the JSON says.
         """
-        id_map = read_id_png(self.path)
+        id_map = read_id_png(self.path, out)
         if self.size is not None and id_map.shape != self.size:
             raise UserError(f"{self.path} is {_pixels(id_map.shape)}, its JSON says {_pixels(self.size)}")
         return id_map

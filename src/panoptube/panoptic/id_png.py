@@ -24,6 +24,8 @@ from zlib_ng import zlib_ng
 from panoptube.errors import UserError
 from panoptube.panoptic.segment_ids import IDS, IdMap
 
+BLOCK = 1 << 18
+"""Bytes of rows that are decompressed at a time."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -44,8 +46,12 @@ def write_id_png(path: Path, id_map: IdMap) -> None:
         raise UserError(f"can't write {path}: {error.strerror}") from error
 
 
-def read_id_png(path: Path) -> IdMap:
+def read_id_png(path: Path, out: IdMap | None = None) -> IdMap:
     """(H, W) uint32 id map of an RGB PNG.
+
+    Args:
+        path: the file.
+        out: a map to fill and to return, if it has the right size: new memory costs as much as decoding.
 
     Raises:
         UserError: the file is missing, cut short, broken, or not 8-bit RGB.
@@ -63,13 +69,10 @@ def read_id_png(path: Path) -> IdMap:
             raise UserError(f"{path} is not an 8-bit RGB PNG; segment ids are R + 256 G + 65536 B")
         if interlaced:
             return _decode_interlaced(data)
-        size = height * (3 * width + 1)
-        rows = zlib_ng.decompress(packed, bufsize=size + 1)
-        ids = np.empty((height, width), np.uint32)
-        if len(rows) != size:
-            raise ValueError("not as many rows as it should have")
-        if not _unfilter(np.frombuffer(rows, np.uint8).reshape(height, -1), ids):
-            raise ValueError("an unknown row filter")
+        ids = (
+            out if out is not None and out.shape == (height, width) else np.empty((height, width), np.uint32)
+        )
+        _inflate(packed, ids)
     except (ValueError, struct.error, zlib_ng.error) as error:  # type: ignore[misc]
         raise UserError(f"{path} is a broken PNG ({error}); write or copy it again") from error
     return ids
@@ -113,8 +116,32 @@ def _decode_interlaced(data: bytes) -> IdMap:
     return ids
 
 
+def _inflate(packed: bytes, ids: IdMap) -> None:
+    """Decompress the rows and undo their filters, some rows at a time, which then stay in the CPU's cache.
+
+    Raises:
+        ValueError, zlib_ng.error: they are broken.
+    """
+    height, width = ids.shape
+    stride = 3 * width + 1
+    lines = max(1, BLOCK // stride)
+    inflater = zlib_ng.decompressobj()
+    above = np.zeros(width, np.uint32)
+    for y in range(0, height, lines):
+        block = ids[y : y + lines]
+        rows = inflater.decompress(packed, len(block) * stride)
+        packed = inflater.unconsumed_tail
+        if len(rows) != len(block) * stride:
+            raise ValueError("not as many rows as it should have")
+        if not _unfilter(np.frombuffer(rows, np.uint8).reshape(len(block), stride), above, block):
+            raise ValueError("an unknown row filter")
+        above = block[-1]
+    if inflater.decompress(packed, 1) or not inflater.eof:
+        raise ValueError("not as many rows as it should have")
+
+
 @njit(nogil=True, cache=True)
-def _unfilter(rows: NDArray[np.uint8], ids: IdMap) -> bool:
+def _unfilter(rows: NDArray[np.uint8], above: NDArray[np.uint32], ids: IdMap) -> bool:
     """Undo PNG's row filters (PNG specification, section 9).
 
     Each byte is stored as the difference to a guess made from the pixels to the left (a), above (b), and
@@ -123,13 +150,13 @@ def _unfilter(rows: NDArray[np.uint8], ids: IdMap) -> bool:
 
     Args:
         rows: (H, 1 + 3 W), each row's filter type, then its differences.
+        above: (W,) ids of the row above the first one.
         ids: (H, W), filled in.
 
     Returns:
         Whether all filter types exist.
     """
     height, width = ids.shape
-    above = np.zeros(width, np.uint32)
     for y in range(height):
         row, out = rows[y], ids[y]
         kind = row[0]
