@@ -219,12 +219,20 @@ def test_without_torch(city):
 METRICS = ("vpq", "pq", "stq", "vc", "hota")
 
 
-def test_any_number_of_workers_gives_the_same(city):
-    one, three = (
-        evaluate(city / "gt", city / "pred", metrics=METRICS, workers=n, progress=False) for n in (1, 3)
+@pytest.mark.parametrize("name", ["edge_half", "city_empty"])
+def test_any_number_of_workers_gives_the_same(name):
+    # One clip is divided by frames, four clips by clips.
+    folder = DATA / name
+    one, *others = (
+        evaluate(folder / "gt", folder / "pred", metrics=METRICS, workers=n, progress=False)
+        for n in (1, 2, 3, 8)
     )
-    assert one.to_dict() == three.to_dict()
-    assert str(one) == str(three)
+    for other in others:
+        assert one.to_dict() == other.to_dict()
+        assert str(one) == str(other)
+
+
+def test_faults_with_several_workers(city):
     with pytest.raises(UserError, match="0 workers can't work"):
         evaluate(city / "gt", city / "pred", workers=0, progress=False)
     (city / "pred" / "pan_pred" / "0005_0006_synth_000000_000006.png").write_bytes(b"")

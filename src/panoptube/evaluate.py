@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -105,54 +107,109 @@ def evaluate(
         judged = judged.with_windows(windows)
     source = flow_source(images, flow) if "tc" in metrics else None
     taxonomy, clips = read_clips(Path(truth), Path(pred), clip_length, taxonomy, skip_unlabelled)
-    vpq = VPQ(taxonomy, judged) if "vpq" in metrics else None
-    pq = PQ(taxonomy) if "pq" in metrics else None
-    stq = STQ(taxonomy) if "stq" in metrics else None
-    tracking = Tracking(taxonomy) if "hota" in metrics else None
-    vc = VC() if "vc" in metrics else None
     tc = TC(taxonomy.names, source.name) if source else None
-
-    def read(pair: tuple[StoredFrame, StoredFrame]) -> tuple[FrameTable, Labels | None, Labels | None]:
-        predicted, true = pair
-        table = compare_stored(predicted, true)
-        return table, *((predicted.frame().semantic, true.frame().semantic) if vc else (None, None))
-
-    pairs = [(p, t) for clip in clips for p, t in zip(clip.prediction, clip.truth)]
-    unique = len({t.name for _, t in pairs}) == len(pairs)
+    names = [t.name for clip in clips for t in clip.truth]
+    unique = len(set(names)) == len(names)
     with progress_bar(progress) as bar:
-        task = bar.add_task("evaluate", total=len(pairs))
-        found = ordered(read, pairs, workers)
-        for clip in clips:
-            for frame in clip.truth:
-                table, predicted, true = next(found)
-                for metric in (vpq, stq, tracking):
-                    if metric is not None:
-                        metric.update_table(table)
-                if pq is not None:
-                    pq.update_table(table, frame.name if unique else f"{clip.name}/{frame.name}")
-                if vc is not None and predicted is not None and true is not None:
-                    _update_vc(vc, predicted, true, frame)
+        task = bar.add_task("evaluate", total=len(names))
+
+        def count(clip: StoredClip, threads: int) -> _Counted:
+            counted = _Counted.start(taxonomy, judged, metrics)
+            pairs = list(zip(clip.prediction, clip.truth))
+            read = partial(_read, maps=counted.vc is not None)
+            for (_, true), found in zip(pairs, ordered(read, pairs, threads)):
+                counted.add(found, true, true.name if unique else f"{clip.name}/{true.name}")
                 bar.advance(task)
-            for each in (vpq, stq, tracking):
-                if each is not None:
-                    each.end_clip(clip.name)
-            if vc is not None:
-                vc.end_clip()
+            counted.end_clip(clip.name)
+            return counted
+
+        # Clip by clip is quicker: threads then hardly wait for each other. A few long clips go by frame.
+        by_clip = len(clips) >= workers
+        total = _Counted.start(taxonomy, judged, metrics)
+        for counted in ordered(
+            partial(count, threads=1 if by_clip else workers), clips, workers if by_clip else 1
+        ):
+            total.merge(counted)
         if tc is not None and source is not None:
             _compare_neighbours(tc, source, clips, bar)
     return Evaluation(
         protocol=protocol,
         official=False,
-        vpq=vpq.compute() if vpq else None,
-        pq=pq.compute() if pq else None,
-        stq=stq.compute() if stq else None,
+        vpq=total.vpq.compute() if total.vpq else None,
+        pq=total.pq.compute() if total.pq else None,
+        stq=total.stq.compute() if total.stq else None,
         tc=tc.compute() if tc else None,
-        vc=vc.compute() if vc else None,
-        tracking=tracking.compute() if tracking else None,
+        vc=total.vc.compute() if total.vc else None,
+        tracking=total.tracking.compute() if total.tracking else None,
     )
 
 
 Labels = NDArray[np.uint8]
+Found = tuple[FrameTable, Labels | None, Labels | None]
+"""A frame's table, and its predicted and true classes if they are needed."""
+
+
+@dataclass
+class _Counted:
+    """The metrics that were asked for, of the clips counted so far."""
+
+    vpq: VPQ | None
+    pq: PQ | None
+    stq: STQ | None
+    tracking: Tracking | None
+    vc: VC | None
+
+    @classmethod
+    def start(cls, taxonomy: Taxonomy, protocol: Protocol, metrics: Sequence[str]) -> _Counted:
+        return cls(
+            VPQ(taxonomy, protocol) if "vpq" in metrics else None,
+            PQ(taxonomy) if "pq" in metrics else None,
+            STQ(taxonomy) if "stq" in metrics else None,
+            Tracking(taxonomy) if "hota" in metrics else None,
+            VC() if "vc" in metrics else None,
+        )
+
+    def add(self, found: Found, true: StoredFrame, name: str) -> None:
+        """Count the next frame of a clip."""
+        table, predicted_labels, true_labels = found
+        for metric in (self.vpq, self.stq, self.tracking):
+            if metric is not None:
+                metric.update_table(table)
+        if self.pq is not None:
+            self.pq.update_table(table, name)
+        if self.vc is not None and predicted_labels is not None and true_labels is not None:
+            try:
+                self.vc.update(predicted_labels, true_labels)
+            except ValueError as error:
+                raise UserError(f"{true.path}: {error}") from error
+
+    def end_clip(self, name: str) -> None:
+        for metric in (self.vpq, self.stq, self.tracking):
+            if metric is not None:
+                metric.end_clip(name)
+        if self.vc is not None:
+            self.vc.end_clip()
+
+    def merge(self, other: _Counted) -> None:
+        """Add what `other`, of the same metrics, counted on the clips after these."""
+        if self.vpq is not None and other.vpq is not None:
+            self.vpq.merge(other.vpq)
+        if self.pq is not None and other.pq is not None:
+            self.pq.merge(other.pq)
+        if self.stq is not None and other.stq is not None:
+            self.stq.merge(other.stq)
+        if self.tracking is not None and other.tracking is not None:
+            self.tracking.merge(other.tracking)
+        if self.vc is not None and other.vc is not None:
+            self.vc.merge(other.vc)
+
+
+def _read(pair: tuple[StoredFrame, StoredFrame], maps: bool) -> Found:
+    predicted, true = pair
+    table = compare_stored(predicted, true)
+    if not maps:
+        return table, None, None
+    return table, predicted.frame().semantic, true.frame().semantic
 
 
 def check_metrics(metrics: Sequence[str], workers: int) -> None:
@@ -189,13 +246,6 @@ def ordered(function: Callable[[T], R], items: Sequence[T], workers: int) -> Ite
         finally:
             for future in ahead:
                 future.cancel()
-
-
-def _update_vc(vc: VC, predicted: Labels, true: Labels, frame: StoredFrame) -> None:
-    try:
-        vc.update(predicted, true)
-    except ValueError as error:
-        raise UserError(f"{frame.path}: {error}") from error
 
 
 def _compare_neighbours(tc: TC, source: FlowSource, clips: Sequence[StoredClip], bar: Progress) -> None:

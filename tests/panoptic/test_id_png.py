@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from panoptube.errors import UserError
+from panoptube.panoptic import id_png
 from panoptube.panoptic.id_png import read_id_png, write_id_png
 
 
@@ -48,6 +49,19 @@ def test_every_row_filter(kinds, block, tmp_path):
     assert np.array_equal(read_id_png(path), ids)
     bgr = cv2.imread(str(path)).astype(np.uint32)
     assert np.array_equal(bgr @ np.array([65536, 256, 1], np.uint32), ids)
+
+
+def test_rows_come_in_blocks_and_into_a_given_map(tmp_path, monkeypatch):
+    ids = np.random.default_rng(2).integers(2**24, size=(23, 9)).astype(np.uint32)
+    path = tmp_path / "x.png"
+    path.write_bytes(encode(ids, [4, 3, 2, 1, 0]))
+    for block in (1, 28, 100, 10_000):
+        monkeypatch.setattr(id_png, "BLOCK", block)
+        assert np.array_equal(read_id_png(path), ids)
+    mine, other = np.ones_like(ids), np.ones((3, 4), np.uint32)
+    assert read_id_png(path, mine) is mine
+    assert np.array_equal(mine, ids)
+    assert np.array_equal(read_id_png(path, other), ids)
 
 
 def test_any_writer(tmp_path):

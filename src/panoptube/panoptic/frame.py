@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ class Taxonomy:
     def __len__(self) -> int:
         return len(self.categories)
 
-    @property
+    @cached_property
     def num_stuff(self) -> int:
         return sum(not c.isthing for c in self.categories)
 

@@ -24,7 +24,7 @@ from zlib_ng import zlib_ng
 from panoptube.errors import UserError
 from panoptube.panoptic.segment_ids import IDS, IdMap
 
-BLOCK = 1 << 18
+BLOCK = 1 << 19
 """Bytes of rows that are decompressed at a time."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

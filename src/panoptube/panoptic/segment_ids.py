@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any
 
 import numpy as np
@@ -172,6 +173,9 @@ def frame_to_ids(
     return np.repeat(run_ids, lengths).reshape(frame.size), segments
 
 
+_by_id = attrgetter("id")
+
+
 class Listing:
     """A frame's segment table, checked, for look-ups by id. Entry 0 is void.
 
@@ -191,28 +195,32 @@ class Listing:
 
     def __init__(self, segments: Sequence[SegmentInfo], taxonomy: Taxonomy) -> None:
         label_of = {c.id: i for i, c in enumerate(taxonomy.categories)}
-        num_stuff = taxonomy.num_stuff
-        self.segments = sorted(segments, key=lambda s: s.id)
-        self._ids = np.array([0, *(s.id for s in self.segments)], np.uint32)
-        self.labels = np.full(len(self._ids), VOID, np.uint8)
-        self.tracks = np.zeros(len(self._ids), np.int32)
-        for i, segment in enumerate(self.segments, start=1):
-            if segment.id == self._ids[i - 1]:
-                what = "uses id 0, which is void" if segment.id == 0 else f"lists id {segment.id} twice"
-                raise UserError(f"the JSON {what}; give every segment its own id")
-            label = label_of.get(segment.category_id)
-            if label is None:
-                raise UserError(
-                    f"segment {segment.id} has category_id {segment.category_id}, "
-                    f"which {taxonomy.name!r} doesn't have"
-                )
-            self.labels[i] = label
-            if segment.iscrowd and label < num_stuff:
-                raise UserError(
-                    f"segment {segment.id} is crowd of {taxonomy.names[label]}; only things can be crowd"
-                )
-            if label >= num_stuff and not segment.iscrowd:
-                self.tracks[i] = segment.track_id or segment.id
+        self.segments = sorted(segments, key=_by_id)
+        unknown = next((s for s in self.segments if s.category_id not in label_of), None)
+        if unknown is not None:
+            raise UserError(
+                f"segment {unknown.id} has category_id {unknown.category_id}, "
+                f"which {taxonomy.name!r} doesn't have"
+            )
+        self._ids = np.array([0, *[s.id for s in self.segments]], np.uint32)
+        repeated = np.flatnonzero(self._ids[1:] == self._ids[:-1])
+        if len(repeated):
+            number = self._ids[repeated[0]]
+            what = "uses id 0, which is void" if number == 0 else f"lists id {number} twice"
+            raise UserError(f"the JSON {what}; give every segment its own id")
+        self.labels = np.array([VOID, *[label_of[s.category_id] for s in self.segments]], np.uint8)
+        crowd = np.array([True, *[s.iscrowd for s in self.segments]])
+        stuff = self.labels < taxonomy.num_stuff
+        if (crowd & stuff).any():
+            place = np.flatnonzero(crowd & stuff)[0]
+            raise UserError(
+                f"segment {self._ids[place]} is crowd of {taxonomy.names[self.labels[place]]}; "
+                "only things can be crowd"
+            )
+        self.tracks = np.array([0, *[s.track_id or s.id for s in self.segments]], np.int32)
+        self.tracks[crowd | stuff] = 0
+        # -1 where the table doesn't say.
+        self._areas = np.array([-1, *[-1 if s.area is None else s.area for s in self.segments]], np.int64)
 
     def find(self, ids: NDArray[np.integer[Any]], pixels: NDArray[np.int64]) -> NDArray[np.intp]:
         """(N,) entries of the ids of the whole id map.
@@ -230,14 +238,17 @@ class Listing:
             raise UserError(
                 f"the PNG holds id {ids[unlisted][0]}, which the JSON doesn't list for this frame"
             )
-        areas = np.bincount(entry, pixels, len(self._ids)).astype(np.int64).tolist()
-        for segment, area in zip(self.segments, areas[1:]):
+        areas = np.bincount(entry, pixels, len(self._ids)).astype(np.int64)
+        wrong = (areas == 0) | ((self._areas >= 0) & (self._areas != areas))
+        wrong[0] = False
+        if wrong.any():
+            place = np.flatnonzero(wrong)[0]
+            number, area = self._ids[place], areas[place]
             if not area:
-                raise UserError(f"the JSON lists id {segment.id}, which the PNG doesn't hold")
-            if segment.area is not None and segment.area != area:
-                raise UserError(
-                    f"segment {segment.id} has area {segment.area} in the JSON and {area} pixels in the PNG"
-                )
+                raise UserError(f"the JSON lists id {number}, which the PNG doesn't hold")
+            raise UserError(
+                f"segment {number} has area {self._areas[place]} in the JSON and {area} pixels in the PNG"
+            )
         return entry
 
 
