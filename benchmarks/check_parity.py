@@ -325,7 +325,6 @@ def accuracy(logits: Tensor, target: Tensor) -> NDArray[Any]:
 def check_training(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], set[str]]:
     """Every array of the training file."""
     network = network_from_rule(rule).train()
-    network.config = replace_config(network.config)
     images = torch.stack([network_input(stored[k]) for k in ("img_bgr", "ref_bgr")])
 
     def tensor(name: str) -> Tensor:
@@ -387,10 +386,6 @@ def check_training(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], set
     }
     rows += gradient_rows(network, stored)
     return rows, seen | {"grad_names", "grad_l2", "grad_first8"}
-
-
-def replace_config(config: NetworkConfig) -> NetworkConfig:
-    return config.model_copy(update={"train_proposals": 2000, "rpn_samples": 256, "roi_samples": 512})
 
 
 def training_arrays(

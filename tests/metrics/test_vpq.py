@@ -9,44 +9,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scenes import FOUR, PIXELS, frame
 
 from panoptube.errors import UserError
 from panoptube.evaluate import evaluate
 from panoptube.metrics.protocol import CITYSCAPES_VPS, PROTOCOLS, VIPER, protocol_of
 from panoptube.metrics.vpq import VPQ, VPQResult
-from panoptube.panoptic.frame import Category, PanopticFrame, Taxonomy
+from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 
-TWO = Taxonomy(
-    "two",
-    (
-        Category("road", False, (128, 64, 128), 7),
-        Category("sky", False, (70, 130, 180), 23),
-        Category("car", True, (0, 0, 142), 26),
-        Category("person", True, (220, 20, 60), 24),
-    ),
-)
-PIXELS = {
-    ".": (255, 0),
-    "r": (0, 0),
-    "s": (1, 0),
-    "C": (2, 0),  # crowd of cars
-    "a": (2, 1),
-    "b": (2, 2),
-    "P": (3, 0),  # crowd of persons
-    "p": (3, 3),
-    "q": (3, 4),
-}
 DATA = Path(__file__).parents[1] / "data" / "metrics"
 SHARED = Path(__file__).parents[2].parent / "shared" / "fixtures" / "metrics"
 
 
-def frame(line: str) -> PanopticFrame:
-    pixels = np.array([[PIXELS[c] for c in line]])
-    return PanopticFrame(pixels[..., 0].astype(np.uint8), pixels[..., 1].astype(np.int32))
-
-
 def score(truth: list[str], prediction: list[str], windows: tuple[int, ...] = (1,)) -> VPQResult:
-    metric = VPQ(TWO, CITYSCAPES_VPS.with_windows(windows))
+    metric = VPQ(FOUR, CITYSCAPES_VPS.with_windows(windows))
     for t, p in zip(truth, prediction):
         metric.update(frame(p), frame(t))
     metric.end_clip()
@@ -136,7 +112,7 @@ def test_means_leave_out_classes_that_never_occur():
 
 
 def test_number_of_windows():
-    metric = VPQ(TWO, CITYSCAPES_VPS.with_windows((1, 2, 4)))
+    metric = VPQ(FOUR, CITYSCAPES_VPS.with_windows((1, 2, 4)))
     for length in (5, 3):
         for _ in range(length):
             metric.update(frame("ar"), frame("ar"))
@@ -149,7 +125,7 @@ def test_number_of_windows():
 
 
 def test_windows_never_span_clips():
-    metric = VPQ(TWO, CITYSCAPES_VPS.with_windows((2,)))
+    metric = VPQ(FOUR, CITYSCAPES_VPS.with_windows((2,)))
     for line in ("aaaarrrr", "bbbbrrrr"):
         metric.update(frame(line), frame(line.replace("b", "a")))
         metric.end_clip()
@@ -170,13 +146,13 @@ def test_clips_that_are_too_short_have_no_value_and_it_says_so():
 
 
 def test_nothing_at_all():
-    for result in (VPQ(TWO).compute(), score(["...."], ["...."]), score(["...."], ["aabb"])):
+    for result in (VPQ(FOUR).compute(), score(["...."], ["...."]), score(["...."], ["aabb"])):
         assert math.isnan(result.all.pq)
         assert all(c.tp + c.fp + c.fn == 0 for w in result.windows for c in w.classes)
 
 
 def test_costs_add_up_to_what_is_lacking():
-    metric = VPQ(TWO, CITYSCAPES_VPS.with_windows((1, 2)))
+    metric = VPQ(FOUR, CITYSCAPES_VPS.with_windows((1, 2)))
     scenes = {
         "good": ["aaaarrrr", "aaaarrrr"],
         "bad": ["aarrrrrr", "bbbbssss"],
@@ -205,7 +181,7 @@ def test_viper_ignores_small_tubes_but_not_their_hits():
         return PanopticFrame(small.semantic.repeat(lengths, 1), small.instance.repeat(lengths, 1))
 
     barrier = Taxonomy(
-        "v", (*TWO.categories[:1], replace(TWO.categories[1], name="mobilebarrier"), *TWO.categories[2:])
+        "v", (*FOUR.categories[:1], replace(FOUR.categories[1], name="mobilebarrier"), *FOUR.categories[2:])
     )
     for pixels, car in ((1023, (0, 1, 0)), (1024, (1, 0, 0))):
         metric = VPQ(barrier, replace(VIPER, windows=(1,)))
@@ -221,7 +197,7 @@ def test_viper_ignores_small_tubes_but_not_their_hits():
         assert (found.tp, found.fp, found.fn) == (0, 0, int(pixels >= 1024))
     assert [c.name for c in window.classes] == ["road", "car", "person"]
     # Two frames of 512 pixels are a tube of 1024.
-    metric = VPQ(TWO, replace(VIPER, windows=(2,)))
+    metric = VPQ(FOUR, replace(VIPER, windows=(2,)))
     for _ in range(2):
         metric.update(wide("ar", 512), wide("ar", 512))
     assert metric.compute().things.pq == 1.0
@@ -236,7 +212,7 @@ def test_merging_equals_counting_in_one():
     clips = [[(line(), line()) for _ in range(5)] for _ in range(4)]
     # Half of the pixels right, so that there are matches.
     clips = [[(t, t[:45] + p[45:]) for t, p in clip] for clip in clips]
-    whole, first, second = VPQ(TWO), VPQ(TWO), VPQ(TWO)
+    whole, first, second = VPQ(FOUR), VPQ(FOUR), VPQ(FOUR)
     for i, clip in enumerate(clips):
         for t, p in clip:
             for metric in (whole, first if i < 2 else second):
@@ -254,7 +230,7 @@ def test_merging_equals_counting_in_one():
     first.reset()
     assert first.compute().frames == 0
     with pytest.raises(ValueError, match="same taxonomy and windows"):
-        first.merge(VPQ(TWO, CITYSCAPES_VPS.with_windows((1, 2))))
+        first.merge(VPQ(FOUR, CITYSCAPES_VPS.with_windows((1, 2))))
 
 
 def test_faults():
@@ -262,7 +238,7 @@ def test_faults():
         with pytest.raises(UserError, match="must ascend"):
             CITYSCAPES_VPS.with_windows(windows)
     with pytest.raises(ValueError, match="must agree"):
-        VPQ(TWO).update(frame("aa"), frame("aaa"))
+        VPQ(FOUR).update(frame("aa"), frame("aaa"))
 
 
 def test_names_of_windows():
