@@ -174,7 +174,7 @@ class Actors:
             self._vehicle(
                 "train", self._path(x, z + go if ahead else z - go, 0.0 if ahead else math.pi), True
             )
-        kinds, odds = ["car", "truck", "bus"], [0.76, 0.12, 0.12]
+        kinds, odds = ["car", "truck", "bus"], [0.80, 0.11, 0.09]
         if rng.random() < 0.55 and not self.plan.turns and not self.plan.stops:  # ahead in the same lane
             kind = str(rng.choice(kinds, p=[0.84, 0.08, 0.08]))
             speed = float(np.mean(np.gradient(self.plan.camera[:, 2]))) * FPS if self.plan.frames > 1 else 5.0
@@ -315,7 +315,7 @@ class Actors:
 
     def _people(self) -> None:
         rng, d, t = self.plan.rng, self.plan.difficulty, self.plan.time
-        for _ in range(round(rng.uniform(3, 7) + 4 * d)):  # along the pavements
+        for _ in range(round(rng.uniform(2, 6) + 4 * d)):  # along the pavements
             s = 1 if rng.random() < 0.5 else -1
             speed = (
                 rng.choice([0.0, 1.0], p=[0.2, 0.8])
@@ -323,7 +323,7 @@ class Actors:
                 * (1 if rng.random() < 0.5 else -1)
             )
             self._person(
-                s * (self.plan.half + rng.uniform(0.7, self.plan.walk - 0.4)), rng.uniform(4, 38) + speed * t
+                s * (self.plan.half + rng.uniform(0.7, self.plan.walk - 0.4)), rng.uniform(4, 32) + speed * t
             )
         for _ in range(int(rng.random() * 2.2 + 1.5 * d)):  # over the crossing, ahead of the camera
             s = 1 if rng.random() < 0.5 else -1
@@ -335,7 +335,7 @@ class Actors:
             x = -s * rng.uniform(0, self.plan.half + 2) + s * rng.uniform(0.9, 1.8) * t
             if np.hypot(x - self.plan.camera[:, 0], z - self.plan.camera[:, 2]).min() > 2.5:
                 self._person(x, z + 0.0 * t)
-        self._hidden_people(round(2 + 8 * d))
+        self._hidden_people(round(4 + 10 * d))
         if rng.random() < 0.45:  # a crowd: nobody in it has an id
             s = 1 if rng.random() < 0.5 else -1
             x0, z0 = s * (self.plan.half + rng.uniform(1.2, self.plan.walk - 0.8)), rng.uniform(14, 40)
@@ -356,10 +356,22 @@ class Actors:
         view = 0.47 / self.plan.focal
         way = discs - eye[:, None]
         ahead, aside = (way * forward[:, None]).sum(-1), (way * right[:, None]).sum(-1)
+        # how many times farther than the blocker the inner and the outer edge of the pavement are
+        with np.errstate(divide="ignore", invalid="ignore"):  # straight ahead; dropped below
+            inner, outer = (
+                (np.sign(way[..., 0]) * (self.plan.half + x) - eye[:, None, 0]) / way[..., 0]
+                for x in (0.5, self.plan.walk - 0.3)
+            )
         candidates = np.argwhere(
-            (ahead > 3) & (ahead < 32) & (np.abs(aside) < view * ahead) & (np.abs(way[..., 0]) > 0.3)
+            (ahead > 3)
+            & (ahead < 40)
+            & (np.abs(aside) < view * ahead)
+            & (np.abs(way[..., 0]) > 0.3)
+            & (inner < 3.5)
+            & (outer > 1.08)
+            & (outer * radius > 0.3)
         )
-        for when, i in rng.permutation(candidates)[: 80 * count]:
+        for when, i in rng.permutation(np.repeat(candidates, 4, 0))[: 100 * count]:
             if count == 0:
                 return
             dx, dz = way[when, i]
@@ -367,7 +379,7 @@ class Actors:
             far = (lane - eye[when, 0]) / dx
             if not (
                 1.08 < far < 3.5
-                and far * ahead[when, i] < 36
+                and far * ahead[when, i] < 46
                 and radius[i] * far > 0.3
                 and 3 < when < self.plan.frames - 3
             ):
@@ -380,7 +392,7 @@ class Actors:
             off = np.abs(way[..., 0] * line[:, None, 1] - way[..., 1] * line[:, None, 0]) / length[:, None]
             top = up[:, None] + (height - up[:, None]) * length[:, None] / np.maximum(at, 0.5)
             hides = (at > 0.5) & (at < length[:, None]) & (off < radius - 0.1) & (top > 1.65)
-            visible = (along > 3) & (along < 38) & (np.abs(across) < view * along) & ~hides.any(1)
+            visible = (along > 3) & (along < 50) & (np.abs(across) < view * along) & ~hides.any(1)
             if hides[when].any() and visible[:when].sum() > 1 and visible[when:].sum() > 1:
                 self._person(lane, path)
                 count -= 1

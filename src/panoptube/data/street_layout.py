@@ -11,7 +11,7 @@ import numpy as np
 from panoptube.data import street_models as models
 from panoptube.data import street_shapes as shapes
 from panoptube.data.street_models import Color, Model
-from panoptube.data.street_plan import Z_RANGE, Array, Plan
+from panoptube.data.street_plan import BORDERS, Z_RANGE, Array, Plan
 from panoptube.data.street_render import COBBLE, CURB, GRASS, MARKING, PATCH, PAVEMENT, RAIL, ROAD
 
 CELL = 0.1
@@ -64,7 +64,7 @@ class Layout:
         paint(-half - 0.15, -99, half + 0.15, 999, CURB)
         if self.plan.verge:
             for s in (-1, 1):
-                paint(s * (half + 0.15), -99, s * (half + 1.4), 999, GRASS)
+                paint(s * (half + 0.15), -99, s * (half + 0.15 + self.plan.verge), 999, GRASS)
         for c in self.plan.crosses:
             paint(-999, c - q - self.plan.walk, 999, c + q + self.plan.walk, PAVEMENT)
         paint(-half - 0.15, -99, half + 0.15, 999, CURB)
@@ -159,7 +159,7 @@ class Layout:
                 )
 
     def _row(self, start: Place, along: Place, out: Place, length: float, main: bool) -> None:
-        rng = self.plan.rng
+        rng, side = self.plan.rng, int(start[0] > 0)
         a = 0.0
         while a < length - 1:
             width = rng.uniform(9, 19) if main else rng.uniform(14, 26)
@@ -167,8 +167,9 @@ class Layout:
             if length - a - width < 6:
                 width = length - a
             corner = main and (a == 0.0 or a + width >= length)
-            if rng.random() < self.plan.green and not (corner and rng.random() < 0.6):
-                self._garden(start, along, out, a, width)
+            if rng.random() < self.plan.green[side] and not (corner and rng.random() < 0.4):
+                border = self.plan.border[side] if rng.random() < 0.8 else rng.choice(BORDERS)
+                self._garden(start, along, out, a, width, str(border))
             else:
                 self._house(start, along, out, a, width, rng.uniform(0, 2.5) if rng.random() < 0.2 else 0.0)
             a += width
@@ -224,13 +225,13 @@ class Layout:
         p, q = self._at(start, along, out, a, d0), self._at(start, along, out, a + width, d1)
         self._paint(p[0], p[1], q[0], q[1], kind)
 
-    def _garden(self, start: Place, along: Place, out: Place, a: float, width: float) -> None:
+    def _garden(self, start: Place, along: Place, out: Place, a: float, width: float, kind: str) -> None:
+        """A plot without a house at the street; kind is what stands before it, one of BORDERS."""
         rng, m = self.plan.rng, self.model
         self._strip(start, along, out, a, width, 0.0, 14.0, GRASS)
-        kind = rng.choice(["wall", "fence", "hedge", "open"], p=[0.3, 0.34, 0.16, 0.2])
         p, q = self._at(start, along, out, a, 0.3), self._at(start, along, out, a + width, 0.3)
         if kind != "open":
-            low, high = {"wall": (1.2, 2.6), "fence": (1.1, 2.2), "hedge": (1.0, 2.2)}[str(kind)]
+            low, high = {"wall": (1.5, 3.2), "fence": (1.3, 2.5), "hedge": (1.0, 2.2)}[kind]
             h = rng.uniform(low, high)
             corners = [(p[0], 0.0, p[1]), (q[0], 0.0, q[1]), (q[0], h, q[1]), (p[0], h, p[1])]
             if kind == "wall":
@@ -345,7 +346,7 @@ class Layout:
                 for z in np.arange(z0 + rng.uniform(0, 8), z1, step):  # lamps
                     x = s * (self.plan.half + 0.5)
                     h = rng.uniform(5.5, 8)
-                    self._pole(x, z, h, rng.uniform(0.14, 0.24))
+                    self._pole(x, z, h, rng.uniform(0.16, 0.3))
                     arm = [(x, h - 0.15, z), (x - s * 1.8, h, z), (x - s * 1.8, h + 0.12, z), (x, h, z)]
                     m.face(0, "pole", shapes.PLAIN, arm, (0.4, 0.4, 0.42), both=True)
                 if self.plan.avenue:
@@ -355,12 +356,15 @@ class Layout:
                     self._sign(s * (self.plan.half + rng.uniform(0.3, 0.8)), z + rng.uniform(-2, 2), s > 0)
                 for z in np.arange(z0 + 4, z1 - 1, rng.uniform(10, 24)):  # bins, boxes, columns
                     self._clutter(s * (self.plan.half + rng.uniform(0.8, 1.6)), z + rng.uniform(-3, 3), s)
-                if rng.random() < 0.3 and not self.plan.parking[0 if s < 0 else 1]:  # railing along the kerb
-                    length = min(z1 - z0, rng.uniform(6, 25))
-                    a = max(z0, rng.uniform(z0, z1 - length))
-                    x = s * (self.plan.half + 0.25)
-                    rail = [(x, 0.0, a), (x, 0.0, a + length), (x, 1.0, a + length), (x, 1.0, a)]
-                    m.face(0, "fence", shapes.FENCE, rail, (0.5, 0.5, 0.52), [1.0, 0.14, 1.0], both=True)
+                if rng.random() < 0.5 and not self.plan.parking[0 if s < 0 else 1]:  # railing along the kerb
+                    length = min(z1 - z0, rng.uniform(10, 40))
+                    self._fence_along(
+                        s * (self.plan.half + 0.25), z0 + rng.random() * (z1 - z0 - length), length, 1.1
+                    )
+                elif rng.random() < 0.25:  # building site
+                    length = min(z1 - z0, rng.uniform(8, 25))
+                    x, high = s * (self.plan.half + rng.uniform(0.9, 2.0)), rng.uniform(1.9, 2.3)
+                    self._fence_along(x, z0 + rng.random() * (z1 - z0 - length), length, high)
         lit = rng.random() < 0.8 or self.plan.stops
         for c in self.plan.crosses if lit else []:
             state = (
@@ -387,24 +391,33 @@ class Layout:
                     m.face(0, "pole", shapes.PLAIN, arm, (0.4, 0.4, 0.42), both=True)
                     models.light_box(m, k, -float(np.sign(x)) * 4.2, 4.6, -0.15)
 
+    def _fence_along(self, x: float, z: float, length: float, height: float) -> None:
+        """A see-through fence of steel along the street from z on."""
+        corners = [(x, 0.0, z), (x, 0.0, z + length), (x, height, z + length), (x, height, z)]
+        grey = self.plan.rng.uniform(0.3, 0.6)
+        self.model.face(
+            0, "fence", shapes.FENCE, corners, (grey, grey, grey * 1.04), [height, 0.14, 1.0], both=True
+        )
+
     def _sign(self, x: float, z: float, ahead: bool) -> None:
         rng, m = self.plan.rng, self.model
         h = rng.uniform(2.2, 2.8)
-        self._pole(x, z, h + 0.7, 0.09)
+        self._pole(x, z, h + 0.7, 0.11)
         kind = int(rng.integers(5))
         k = m.object(self.plan.still(x, z, rng.normal(0, 0.25)))
         if kind == 4:
-            models.sign(m, k, h, (0.75, 0.35), 2, 4)
+            board = rng.uniform(0.6, 1.1)
+            models.sign(m, k, h, (board, 0.5 * board), 2, 4)
         elif kind == 1:
-            models.sign(m, k, h, (0.36, 0.36), 2 if rng.random() < 0.5 else 0, 1)
+            models.sign(m, k, h, (0.42, 0.42), 2 if rng.random() < 0.5 else 0, 1)
         elif kind == 0:
-            models.sign(m, k, h, (0.42, 0.38), int(rng.integers(2)), 0)
+            models.sign(m, k, h, (0.48, 0.43), int(rng.integers(2)), 0)
         else:
-            models.sign(m, k, h, (0.38, 0.38), (0, 0, 0, 3)[kind], kind)
+            models.sign(m, k, h, (0.42, 0.42), (0, 0, 0, 3)[kind], kind)
 
     def _clutter(self, x: float, z: float, s: int) -> None:
         rng, m = self.plan.rng, self.model
-        kind = rng.choice(["bin", "box", "column", "hedge", "none"], p=[0.16, 0.12, 0.3, 0.27, 0.15])
+        kind = rng.choice(["bin", "box", "column", "hedge", "none"], p=[0.16, 0.12, 0.36, 0.16, 0.2])
         if kind == "none":
             return
         k = m.object(self.plan.still(x, z, 0.0))

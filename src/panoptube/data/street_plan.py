@@ -27,6 +27,9 @@ FPS = 10.0
 Z_RANGE = (-25.0, 160.0)
 """Ends of the main street, metres."""
 
+BORDERS = ("wall", "fence", "hedge", "open")
+"""What stands between a garden and the pavement."""
+
 Array = NDArray[np.float64]
 
 
@@ -36,6 +39,8 @@ class Plan:
     Attributes:
         rng: what everything else of the street is drawn from, in a fixed order.
         half, walk, edge: half the road's width, the pavement's width, where the plots begin (|x|), metres.
+        verge: width of the grass between road and pavement, part of `walk`, metres; 0 = none.
+        green, border: share of plots with a garden and what mostly stands before it, left and right.
         lanes, lane: lanes per direction; x of the camera's lane.
         crosses, cross, cross_half: z of the crossings and of the first; half the width of the roads across.
         camera: (T, 6) x, y, z in metres, heading, pitch (up), roll in radians.
@@ -56,23 +61,23 @@ class Plan:
 
     def _streets(self) -> None:
         rng = self.rng
-        self.wide = rng.random() < 0.27
-        self.parking = rng.random(2) < 0.75
+        self.wide = rng.random() < 0.22
+        self.parking = rng.random(2) < 0.55
         self.lanes = 2 if self.wide else 1
-        self.half = (
-            3.4 * self.lanes + 0.2 + 2.2 * float(self.parking.any())
-        )  # the parking strip belongs to the road
-        self.walk = rng.uniform(3.0, 5.0)
+        driven = 7.0 if self.wide else rng.uniform(3.0, 3.6)
+        self.half = driven + 2.2 * float(self.parking.any())  # the parking strip belongs to the road
+        self.verge = rng.uniform(1.0, 2.5) if rng.random() < 0.45 else 0.0
+        self.walk = rng.uniform(3.2, 6.5) + 0.6 * self.verge
         self.edge = self.half + self.walk
         self.lane = 1.75 if not self.wide or rng.random() < 0.4 else 5.2
         self.cross_half = rng.uniform(4.5, 6.5)
-        self.cross = rng.uniform(18, 42)
+        self.cross = rng.uniform(18, 42) if rng.random() < 0.6 else rng.uniform(42, 65)
         self.crosses = [self.cross, self.cross + rng.uniform(55, 75)]
-        self.avenue = rng.random() < 0.45
-        self.verge = rng.random() < 0.4  # grass between road and pavement
-        self.tramway = rng.random() < 0.38
+        self.avenue = rng.random() < 0.35
+        self.tramway = rng.random() < 0.32
         self.median = self.wide and not self.tramway and rng.random() < 0.3
-        self.green = rng.uniform(0.1, 0.75)  # share of plots without a house
+        self.green = rng.uniform(0.2, 1.2, 2)  # share of plots without a house, left and right
+        self.border = rng.choice(BORDERS, 2, p=[0.39, 0.39, 0.08, 0.14])
 
     def _drive(self) -> None:
         rng, t = self.rng, self.time
@@ -117,12 +122,12 @@ class Plan:
         ]
         camera = np.zeros((len(t), 6))
         camera[:, 0], camera[:, 2] = x, z
-        camera[:, 1] = rng.uniform(1.22, 1.6) + 0.01 * wave[3]
+        camera[:, 1] = rng.uniform(1.22, 1.8) + 0.01 * wave[3]
         camera[:, 3] = yaw + 0.5 * shake * wave[0]
         camera[:, 4] = rng.uniform(-0.05, 0.02) + shake * wave[1]
         camera[:, 5] = rng.normal(0, 0.006) + 0.6 * shake * wave[2]
         self.camera = camera
-        self.focal = rng.uniform(0.78, 1.0)
+        self.focal = rng.uniform(0.9, 1.2)  # Cityscapes: 2262 pixels of 2048
         self.bonnet = rng.uniform(0.05, 0.11) if rng.random() < 0.22 else 0.0
 
     def _weather(self) -> None:
