@@ -65,7 +65,13 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return given
 
 
-MODULES = {"predict": "predict", "train": "train", "synthesize": "data.streets", "view": "view.mistakes"}
+MODULES = {
+    "predict": "predict",
+    "train": "train",
+    "synthesize": "data.streets",
+    "view": "view.mistakes",
+    "convert": "convert",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -91,6 +97,8 @@ def test_predict_passes_everything_on(
         "--device",
         "cpu",
         "--overwrite",
+        "--flow",
+        "f.safetensors",
     ]
     assert run("predict", "film.mp4", "--out", "out", *options) == 0
     assert called == {
@@ -101,6 +109,7 @@ def test_predict_passes_everything_on(
         "max_frames": 20,
         "device": "cpu",
         "overwrite": True,
+        "flow": Path("f.safetensors"),
     }
     printed = capsys.readouterr()
     assert printed.out == "out: 20 frames, 3 tracks, 5.0 frames/s\n"

@@ -43,6 +43,8 @@ def test_what_is_left_out_has_its_default() -> None:
         ("name: x\ntrain: {optimizer: lion}", ["train.optimizer", "sgd|adamw"]),
         ("name: x\ntrain: {lr: 0}", ["train.lr"]),
         ("name: x\nnetwork: {score_threshold: 1}", ["network.score_threshold"]),
+        ("name: x\nnetwork: {match_channels: -1}", ["network.match_channels", "greater than or equal to 0"]),
+        ("name: x\nnetwork: {fuse: often}", ["network.fuse", "boolean"]),
         ("name: x\nnetwork: {semantic_channels: [64, 48]}", ["network", "multiples of semantic_groups, 32"]),
         ("name: x\nnetwork: {semantic_channels: []}", ["network", "multiples of semantic_groups"]),
         ("name: x\ndata: {size: [100, 128]}", ["data", "multiples of 32", "(100, 128)"]),

@@ -6,17 +6,22 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import panoptube.predict
 from panoptube.config import NetworkConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.errors import UserError
-from panoptube.network.vpsnet import vpsnet
+from panoptube.flow import learned
+from panoptube.flow.images import dis_image_flow
+from panoptube.flow.learned import network_flow
+from panoptube.network.vpsnet import VPSNet, vpsnet
 from panoptube.network.weights import save_weights
 from panoptube.panoptic.formats import PanopticVideoWriter, read_panoptic_video
 from panoptube.panoptic.frame import PanopticFrame
@@ -285,7 +290,8 @@ def test_mistakes_are_found_before_the_network_is_loaded(
         predict(film, tmp_path / "new")
 
 
-def test_the_network_itself_runs_and_answers_at_the_size_of_the_video(film: Path, tmp_path: Path) -> None:
+def narrow(folder: Path, fuse: bool = False) -> tuple[VPSNet, Path]:
+    """An untrained network, and its weights file."""
     torch.manual_seed(0)
     config = NetworkConfig(
         backbone="resnet18",
@@ -298,19 +304,63 @@ def test_the_network_itself_runs_and_answers_at_the_size_of_the_video(film: Path
         match_channels=16,
         test_proposals=20,
         test_size=(32, 64),
+        fuse=fuse,
     )
-    network = vpsnet(config, CITYSCAPES)
-    weights = tmp_path / "narrow.safetensors"
+    network, weights = vpsnet(config, CITYSCAPES).eval(), folder / "narrow.safetensors"
     save_weights(weights, network, RunConfig(name="narrow", network=config))
+    return network, weights
+
+
+def test_the_network_itself_runs_and_answers_at_the_size_of_the_video(film: Path, tmp_path: Path) -> None:
+    network, weights = narrow(tmp_path)
     out = tmp_path / "out"
     assert predict(film, out, weights, max_frames=2, device="cpu").frames == 2
     _, stored = read_panoptic_video(out / "panoptic.json", out / "panoptic")
-    predictor = VideoPredictor(network.eval())
+    predictor = VideoPredictor(network)
     for image, file in zip(open_video(film), stored):
         expected, read = predictor.step(image), file.frame()
         assert read.size == SIZE
         np.testing.assert_array_equal(read.semantic, expected.semantic)
         np.testing.assert_array_equal(read.instance, expected.instance)
+
+
+class Rightwards(nn.Module):
+    """A flow network that says 9 pixels to the right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([9.0, 0.0]))
+
+    def forward(self, image: Tensor, reference: Tensor) -> Tensor:
+        return self.bias[None, :, None, None].expand(len(image), 2, *image.shape[2:])
+
+
+def test_fusetrack_takes_flownet2_or_dis(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, weights = narrow(tmp_path, fuse=True)
+    asked: list[object] = []
+
+    def load(*arguments: object) -> nn.Module:
+        asked.append(arguments)
+        return Rightwards()
+
+    monkeypatch.setattr(learned, "flow_network", load)
+    sources = {"flow.safetensors": partial(network_flow, Rightwards()), None: dis_image_flow}
+    for name, source in sources.items():
+        out = tmp_path / f"out-{name}"
+        flow = tmp_path / name if name else None
+        assert predict(film, out, weights, max_frames=3, device="cpu", flow=flow).frames == 3
+        predictor = VideoPredictor(network, flow=source)
+        _, stored = read_panoptic_video(out / "panoptic.json", out / "panoptic")
+        for image, file in zip(open_video(film), stored):
+            np.testing.assert_array_equal(file.frame().semantic, predictor.step(image).semantic)
+    assert asked == [("flownet2", tmp_path / "flow.safetensors")]
+
+
+def test_flow_for_a_network_without_use_for_it_is_refused(film: Path, tmp_path: Path) -> None:
+    _, weights = narrow(tmp_path)
+    with pytest.raises(UserError, match=r"uses no flow; leave out .*flow\.safetensors"):
+        predict(film, tmp_path / "out", weights, device="cpu", flow=tmp_path / "flow.safetensors")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_are_missing_are_named(film: Path, tmp_path: Path) -> None:

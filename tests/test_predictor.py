@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from panoptube.config import NetworkConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.transforms import MEAN, STD
+from panoptube.flow.flownet2 import flow_quarter
+from panoptube.flow.images import dis_image_flow
+from panoptube.network.fuse import FuseNeck
 from panoptube.network.vpsnet import Detections, VPSNet, vpsnet
 from panoptube.panoptic.frame import VOID
 from panoptube.predictor import VideoPredictor, network_size
@@ -29,6 +33,7 @@ class Scripted(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.config = NetworkConfig(test_size=(64, 128)).model_copy(update=config)
         self.taxonomy = CITYSCAPES
+        self.fuse = None
         self.frames = list(frames)
         self.shown: list[Tensor] = []
 
@@ -202,7 +207,7 @@ def test_wrong_input(wrong: np.ndarray) -> None:
     assert network.shown == []
 
 
-def tiny(finds_something: bool, legacy: bool = False) -> VPSNet:
+def tiny(finds_something: bool, legacy: bool = False, fuse: bool = False) -> VPSNet:
     """A whole network, untrained; where told to, its class logits are far apart and it finds something."""
     torch.manual_seed(0)
     config = NetworkConfig(
@@ -218,6 +223,7 @@ def tiny(finds_something: bool, legacy: bool = False) -> VPSNet:
         score_threshold=0.3,
         test_size=(64, 128),
         legacy=legacy,
+        fuse=fuse,
     )
     network = vpsnet(config, CITYSCAPES).eval()
     if finds_something:
@@ -247,3 +253,118 @@ def test_whole_network_that_finds_nothing(legacy: bool) -> None:
     assert (frame.instance == 0).all()
     assert frame.scores == {}
     assert ((frame.semantic < CITYSCAPES.num_stuff) | (frame.semantic == VOID)).all()
+
+
+class GivenFlow:
+    """Says what it is told to; remembers copies of what it was asked about."""
+
+    def __init__(self, flow: np.ndarray | float) -> None:
+        self.flow = flow
+        self.asked: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def __call__(self, picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        self.asked.append((picture.copy(), reference.copy()))
+        return np.broadcast_to(np.float32(self.flow), (*picture.shape[:2], 2))
+
+
+def what_is_fused(network: VPSNet) -> list[tuple[list[Tensor], list[Tensor], Tensor]]:
+    """Pyramid, reference and flow of each call of the neck, from now on."""
+    seen: list[tuple[list[Tensor], list[Tensor], Tensor]] = []
+    assert isinstance(network.fuse, FuseNeck)
+
+    def keep(neck: nn.Module, inputs: tuple[list[Tensor], list[Tensor], Tensor, bool]) -> None:
+        pyramid, reference, flow, legacy = inputs
+        assert legacy == network.config.legacy
+        seen.append((pyramid, reference, flow))
+
+    network.fuse.register_forward_pre_hook(keep)
+    return seen
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_fused_frames_have_the_one_before_as_their_reference(legacy: bool) -> None:
+    network, source = tiny(finds_something=True, fuse=True, legacy=legacy), GivenFlow(4.0)
+    seen, video = what_is_fused(network), VideoPredictor(network, flow=source)
+    pictures = [image(64, 115, seed) for seed in range(3)]
+    buffer = np.empty_like(pictures[0])
+    for picture in pictures:
+        buffer[:] = picture  # as a camera that fills the same memory again
+        frame = video.step(buffer)
+        assert frame.size == (64, 115)
+        frame.check(CITYSCAPES)
+    assert frame.scores, "it found something"
+    first, *others = source.asked
+    assert first[0].shape == (64, 115, 3)
+    assert np.array_equal(*first), "the first frame is its own reference"
+    for (_, before), (picture, _) in zip(others, source.asked):
+        assert np.array_equal(before, picture)
+    assert all(torch.equal(a, b) for a, b in zip(seen[0][0], seen[0][1]))
+    for t in (1, 2):
+        assert all(torch.equal(a, b) for a, b in zip(seen[t][1], seen[t - 1][0]))
+        assert not torch.equal(seen[t][0][0], seen[t][1][0])
+    # The network sees 64 x 128 pixels, the last 13 columns of which are padding at rest.
+    flow = torch.zeros(1, 2, 64, 128)
+    flow[..., :115] = 4
+    assert torch.equal(seen[2][2], flow_quarter(flow))
+    assert seen[2][2][0, 0, 0].tolist() == [1] * 29 + [0] * 3
+
+
+def test_what_is_fused_decides_what_is_seen() -> None:
+    network = tiny(finds_something=True, fuse=True)
+    pictures = [image(64, 128, seed) for seed in range(2)]
+
+    def second(flow: np.ndarray | float, first: np.ndarray) -> np.ndarray:
+        video = VideoPredictor(network, flow=GivenFlow(flow))
+        video.step(first)
+        return video.step(pictures[1]).semantic
+
+    usual = second(0.0, pictures[0])
+    assert np.array_equal(usual, second(0.0, pictures[0]))
+    assert np.array_equal(usual, second(np.nan, pictures[0])), "unknown flow counts as rest"
+    assert not np.array_equal(usual, second(30.0, pictures[0]))
+    assert not np.array_equal(usual, second(0.0, pictures[1]))
+
+
+def test_frame_of_another_size_is_its_own_reference() -> None:
+    source = GivenFlow(0.0)
+    video = VideoPredictor(tiny(finds_something=False, fuse=True), flow=source)
+    video.step(image(64, 128))
+    video.step(image(64, 64))
+    assert [picture.shape for picture, _ in source.asked] == [(64, 128, 3), (64, 64, 3)]
+    assert np.array_equal(*source.asked[1])
+
+
+def test_flow_of_another_size_is_refused() -> None:
+    video = VideoPredictor(
+        tiny(finds_something=False, fuse=True), flow=lambda a, b: np.zeros((16, 32, 2), np.float32)
+    )
+    with pytest.raises(ValueError, match=r"flow must be \(64, 128, 2\), got \(16, 32, 2\)"):
+        video.step(image(64, 128))
+
+
+def test_flow_is_from_dis_where_none_is_given() -> None:
+    network = tiny(finds_something=False, fuse=True)
+    seen, video = what_is_fused(network), VideoPredictor(network)
+    smooth = cv2.GaussianBlur(image(96, 160), (0, 0), 2)
+    before, now = np.ascontiguousarray(smooth[:64, 6:134]), np.ascontiguousarray(smooth[:64, :128])
+    video.step(before)
+    video.step(now)
+    expected = torch.from_numpy(dis_image_flow(now, before)).permute(2, 0, 1)[None]
+    torch.testing.assert_close(seen[1][2], flow_quarter(expected))
+    # What is at x now was at x - 6 before: 1.5 pixels of P2.
+    assert seen[1][2][0, 0].median().item() == pytest.approx(-1.5, abs=0.1)
+
+
+def test_track_asks_for_no_flow() -> None:
+    source = GivenFlow(0.0)
+    VideoPredictor(tiny(finds_something=True), flow=source).step(image(64, 128))
+    assert source.asked == []
+
+
+def test_network_without_a_match_head_follows_by_class_and_place() -> None:
+    network = tiny(finds_something=True)
+    network.matching = None
+    video = VideoPredictor(network)
+    first, again = video.step(image(64, 128)), video.step(image(64, 128))
+    assert first.scores
+    assert np.array_equal(first.instance, again.instance)

@@ -8,7 +8,7 @@ import pytest
 
 from panoptube.config import RunConfig
 from panoptube.errors import UserError
-from panoptube.recipes import RECIPES, load_run, track
+from panoptube.recipes import RECIPES, fuse, fusetrack, load_run, tiny_fusetrack_streets, tiny_streets, track
 
 
 def test_track_has_the_published_numbers() -> None:
@@ -28,6 +28,25 @@ def test_track_has_the_published_numbers() -> None:
     assert (run.network.backbone, run.network.semantic_channels) == ("resnet50", (256, 128, 128))
 
 
+def test_fusetrack_is_track_with_the_neck_and_fuse_has_no_match_head() -> None:
+    run = fusetrack()
+    assert run.network == track().network.model_copy(update={"fuse": True})
+    assert (run.data, run.loss, run.train) == (track().data, track().loss, track().train)
+    start = fuse()
+    assert start.network == run.network.model_copy(update={"match_channels": 0})
+    assert (start.train.steps, start.train.milestones) == (24 * 2400, (16 / 24, 22 / 24))
+    assert start.train.model_copy(update={"steps": run.train.steps, "milestones": run.train.milestones}) == (
+        run.train
+    )
+    small = tiny_fusetrack_streets()
+    assert small.network == tiny_streets().network.model_copy(update={"fuse": True})
+    assert (small.data, small.loss, small.train) == (
+        tiny_streets().data,
+        tiny_streets().loss,
+        tiny_streets().train,
+    )
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_load_by_name_and_survive_yaml(name: str, tmp_path: Path) -> None:
     run = load_run(name)
@@ -42,7 +61,7 @@ def test_recipes_load_by_name_and_survive_yaml(name: str, tmp_path: Path) -> Non
 def test_wrong_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean tiny-streets"):
         load_run("tiny-street")
-    with pytest.raises(UserError, match="there are track, tiny, tiny-streets"):
+    with pytest.raises(UserError, match="there are track, fusetrack, fuse, tiny, tiny-streets"):
         load_run("xyz")
     with pytest.raises(UserError, match=r"can't read .*gone\.yaml"):
         load_run(tmp_path / "gone.yaml")

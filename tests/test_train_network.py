@@ -142,6 +142,26 @@ def test_validation_without_clips_says_what_to_do(tmp_path: Path, narrow: RunCon
         training.train(run, tmp_path / "run", accelerator="cpu", console=Console(quiet=True))
 
 
+def test_fusetrack_trains_validates_and_is_written(tmp_path: Path, narrow: RunConfig) -> None:
+    """The videos have no flow, so that it is DIS's; `init` takes over what FuseTrack shares with Track."""
+    save_weights(tmp_path / "track.safetensors", training.vpsnet(narrow.network, CITYSCAPES), narrow)
+    settings = narrow.train.model_copy(update={"validate_every": 2, "steps": 2})
+    network = narrow.network.model_copy(update={"fuse": True})
+    run = narrow.model_copy(update={"train": settings, "network": network})
+    console = Console(file=(tmp_path / "screen.txt").open("w"), width=10_000)
+    out = tmp_path / "run"
+    init = tmp_path / "track.safetensors"
+    assert training.train(run, out, init, accelerator="cpu", console=console) == 2
+    console.file.close()
+    screen = (tmp_path / "screen.txt").read_text()
+    assert "28 missing: fuse." in screen
+    assert "validation after 2 steps: vpq " in screen
+    trained, found = load_weights(out / "weights.safetensors")
+    assert found == run
+    assert trained.fuse is not None
+    assert all(value.isfinite().all() for value in trained.state_dict().values())
+
+
 def test_init_starts_from_weights(tmp_path: Path, narrow: RunConfig) -> None:
     network = training.vpsnet(narrow.network, CITYSCAPES)
     for parameter in network.parameters():

@@ -28,6 +28,7 @@ def predict(
     max_frames: int | None = None,
     device: str = "auto",
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    flow: Path | None = None,
 ) -> None:
     """Label every pixel of a video and follow every object.
 
@@ -41,11 +42,12 @@ def predict(
         max_frames: Stop after this many frames.
         device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one.
         overwrite: Replace an earlier result in OUT once the new one is complete.
+        flow: For a network that fuses frames: weights of FlowNet2; None for OpenCV's DIS flow.
     """
     from panoptube.predict import predict as run
 
     try:
-        done = run(source, out, weights, fps, max_frames, device, overwrite)
+        done = run(source, out, weights, fps, max_frames, device, overwrite, flow)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"nothing was written to {out}") from error
     for note in done.notes:
@@ -196,7 +198,36 @@ def synthesize(
     print(run(clips, out, frames, size, seed, difficulty, overwrite))
 
 
-COMMANDS = {f.__name__: f for f in (predict, train, evaluate, synthesize, view)}
+def convert(
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")],
+    out: Path,
+    flow_out: Path | None = None,
+    legacy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Make a weights file of another project's checkpoint.
+
+    Takes the published VPSNet checkpoints (Track, FuseTrack, Fuse; Cityscapes or VIPER), FlowNet2, and
+    torchvision's Mask R-CNN of COCO as a start for training. Says what it carried over; entries that don't
+    fit are listed, and then nothing is written.
+
+    Args:
+        checkpoint: A .pth or .pth.tar file of PyTorch.
+        out: New weights file, .safetensors.
+        flow_out: New file for the FlowNet2 that lies in a FuseTrack checkpoint.
+        legacy: The network behaves as the published code does, defects included.
+    """
+    from panoptube.convert import Misfit
+    from panoptube.convert import convert as run
+
+    try:
+        lines = run(checkpoint, out, flow_out, legacy)
+    except Misfit as error:
+        print(*error.lines, sep="\n", file=sys.stderr)
+        raise
+    print(f"{out}: {lines[0]}", *lines[1:], sep="\n")
+
+
+COMMANDS = {f.__name__: f for f in (predict, train, evaluate, synthesize, view, convert)}
 
 
 def main() -> int:

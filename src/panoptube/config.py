@@ -16,7 +16,7 @@ class _Config(pydantic.BaseModel):
 
 
 class NetworkConfig(_Config):
-    """VPSNet-Track; the defaults are the published network (dossier 2 to 7). Classes are the taxonomy's."""
+    """VPSNet; the defaults are the published Track (dossier 2 to 7). Classes are the taxonomy's."""
 
     backbone: str = "resnet50"
     """A torchvision ResNet (resnet18, resnet50, ...) or timm:NAME, a timm backbone with strides 4 to 32."""
@@ -32,8 +32,10 @@ class NetworkConfig(_Config):
     """Channels of the mask head."""
     mask_convs: int = pydantic.Field(default=4, ge=1)
     """3x3 convolutions of the mask head before its upsampling."""
-    match_channels: int = pydantic.Field(default=1024, ge=8)
-    """Width of the match head and length of its embeddings."""
+    match_channels: int = pydantic.Field(default=1024, ge=0)
+    """Width of the match head and length of its embeddings; 0 for no match head, as in Fuse."""
+    fuse: bool = False
+    """Join the features of the frame before, warped by optical flow, as FuseTrack and Fuse do (dossier 8)."""
     frozen_stages: int = pydantic.Field(default=1, ge=0, le=4)
     """Stages of the backbone, after the stem, that are not trained; 0 trains the stem too."""
     train_proposals: int = pydantic.Field(default=2000, ge=1)

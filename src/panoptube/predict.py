@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from panoptube.data.clip import Image
 from panoptube.errors import UserError
+from panoptube.flow.images import ImageFlow, dis_image_flow
 from panoptube.network.weights import load_weights
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, PanopticVideoWriter
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
@@ -70,6 +72,7 @@ def predict(
     max_frames: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    flow: str | Path | None = None,
 ) -> PredictSummary:
     """Label every pixel of a video and follow every object.
 
@@ -85,10 +88,12 @@ def predict(
         max_frames: stop after this many.
         device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one.
         overwrite: replace an earlier result in `out` once the new one is complete.
+        flow: FlowNet2's weights, such as `panoptube convert` writes, for a network that fuses frames; None
+            takes OpenCV's DIS flow.
 
     Raises:
-        UserError: the source can't be read, `out` holds something, the weights aren't panoptube's, there is
-            no such device, or the disk is full.
+        UserError: the source can't be read, `out` holds something, the weights aren't panoptube's, `flow`
+            isn't FlowNet2 or the network doesn't fuse, there is no such device, or the disk is full.
     """
     out = Path(out)
     check_free(out, overwrite)
@@ -96,7 +101,15 @@ def predict(
         raise UserError(f"max_frames is {max_frames}; give 1 or more, or leave it out for the whole video")
     video = open_video(source, fps)
     network, _ = load_weights(shipped_weights() if weights is None else Path(weights))
-    predictor = VideoPredictor(network.to(find_device(device)))
+    where = find_device(device)
+    find_flow: ImageFlow = dis_image_flow
+    if flow is not None:
+        if not network.config.fuse:
+            raise UserError(f"these weights are of a network that uses no flow; leave out {flow}")
+        from panoptube.flow.learned import flow_network, network_flow  # slow to import
+
+        find_flow = partial(network_flow, flow_network("flownet2", Path(flow)).to(where))
+    predictor = VideoPredictor(network.to(where), flow=find_flow)
     return write_predictions(video, predictor.step, network.taxonomy, out, max_frames, overwrite)
 
 

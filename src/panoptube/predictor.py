@@ -6,9 +6,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
+from panoptube.data.clip import Image
 from panoptube.data.transforms import normalize
-from panoptube.network.vpsnet import VPSNet
+from panoptube.flow.flownet2 import flow_quarter
+from panoptube.flow.images import ImageFlow, dis_image_flow
+from panoptube.network.vpsnet import Detections, VPSNet
 from panoptube.panoptic.assemble import assemble
 from panoptube.panoptic.frame import PanopticFrame
 from panoptube.panoptic.tracker import Tracker
@@ -21,13 +26,17 @@ class VideoPredictor:
         network: in evaluation mode, on the device that it shall run on.
         max_age: an object that isn't seen for this many frames is forgotten, so that memory does not grow
             with the video. The published behaviour (`legacy`) never forgets.
+        flow: from a frame to the one before, at the size that the network sees; used only by networks that
+            fuse. Published weights expect FlowNet2's.
     """
 
-    def __init__(self, network: VPSNet, max_age: int = 30) -> None:
+    def __init__(self, network: VPSNet, max_age: int = 30, flow: ImageFlow = dis_image_flow) -> None:
         self.network = network
+        self.flow = flow
         self.device = next(network.parameters()).device
         self.legacy = network.config.legacy
         self.tracker = Tracker(max_age=None if self.legacy else max_age)
+        self._before: tuple[Image, list[Tensor]] | None = None
 
     @torch.inference_mode()
     def step(self, image: NDArray[np.uint8]) -> PanopticFrame:
@@ -39,7 +48,7 @@ class VideoPredictor:
             image: (H, W, 3) uint8, RGB.
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: another shape or type, or a flow of another shape.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
@@ -48,7 +57,7 @@ class VideoPredictor:
         small = image if size == (height, width) else cv2.resize(image, (width, height))
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
         tensor = torch.from_numpy(normalize(small, padded))[None].to(self.device)
-        found = self.network(tensor)[0]
+        found = self.network(tensor)[0] if self.network.fuse is None else self._fused(small, tensor)
         ids = self.tracker.step(
             found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
         )
@@ -62,6 +71,28 @@ class VideoPredictor:
             return cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[no-any-return]
 
         return PanopticFrame(back(frame.semantic), back(frame.instance), frame.scores)  # type: ignore[arg-type]
+
+    def _fused(self, image: Image, tensor: Tensor) -> Detections:
+        """What is seen in `image` with the help of the frame before; the first one's is itself (dossier 8.3).
+
+        Args:
+            image: (h, w, 3) uint8 RGB.
+            tensor: (1, 3, H, W), the same for the network, padded.
+        """
+        assert self.network.fuse is not None
+        pyramid: list[Tensor] = self.network.backbone(tensor)
+        before, reference = self._before or (image, pyramid)
+        if before.shape != image.shape:
+            before, reference = image, pyramid
+        self._before = image.copy(), pyramid
+        flow = self.flow(image, before)
+        if flow.shape != (*image.shape[:2], 2):
+            raise ValueError(f"flow must be {(*image.shape[:2], 2)}, got {flow.shape}")
+        # What isn't known, and the padding, counts as rest.
+        known = torch.from_numpy(np.nan_to_num(flow)).to(tensor).permute(2, 0, 1)[None]
+        border = (0, tensor.shape[3] - image.shape[1], 0, tensor.shape[2] - image.shape[0])
+        quarter = flow_quarter(functional.pad(known, border))
+        return self.network.detect_all(self.network.fuse(pyramid, reference, quarter, self.legacy))[0]
 
 
 def network_size(size: tuple[int, int], test_size: tuple[int, int]) -> tuple[int, int]:

@@ -21,6 +21,32 @@ def track() -> RunConfig:
     )
 
 
+def fusetrack() -> RunConfig:
+    """VPSNet-FuseTrack as published for Cityscapes-VPS (dossier 10.3), but with DIS flow, not FlowNet2's.
+
+    As `track`; give the weights of a run of `fuse` to start from.
+    """
+    run = track()
+    return run.model_copy(
+        update={"name": "fusetrack", "network": run.network.model_copy(update={"fuse": True})}
+    )
+
+
+def fuse() -> RunConfig:
+    """FuseTrack without a match head, its start: as published for Cityscapes (dossier 10.3), 24 x 8 passes.
+
+    It was trained on single labelled images and their neighbours; here on the pairs of `track`.
+    """
+    run = fusetrack()
+    return run.model_copy(
+        update={
+            "name": "fuse",
+            "network": run.network.model_copy(update={"match_channels": 0}),
+            "train": run.train.model_copy(update={"steps": 57_600, "milestones": (16 / 24, 22 / 24)}),
+        }
+    )
+
+
 def tiny_streets() -> RunConfig:
     """A small VPSNet-Track for the CPU, trained on synthetic streets alone: nothing to download."""
     return RunConfig(
@@ -61,7 +87,21 @@ def tiny() -> RunConfig:
     return streets.model_copy(update={"name": "tiny", "data": data})
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {"track": track, "tiny": tiny, "tiny-streets": tiny_streets}
+def tiny_fusetrack_streets() -> RunConfig:
+    """`tiny-streets` with the fuse neck; the streets' flow is exact."""
+    run = tiny_streets()
+    network = run.network.model_copy(update={"fuse": True})
+    return run.model_copy(update={"name": "tiny-fusetrack-streets", "network": network})
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "track": track,
+    "fusetrack": fusetrack,
+    "fuse": fuse,
+    "tiny": tiny,
+    "tiny-streets": tiny_streets,
+    "tiny-fusetrack-streets": tiny_fusetrack_streets,
+}
 """By the name that the command line takes."""
 
 

@@ -103,7 +103,7 @@ def train(
 
     torch.manual_seed(run.train.seed)
     taxonomy = CITYSCAPES
-    pairs = PairDataset(run.data, run.train.seed, taxonomy)
+    pairs = PairDataset(run.data, run.train.seed, taxonomy, with_flow=run.network.fuse)
     network = vpsnet(run.network, taxonomy)
     if fabric.is_global_zero and not (out / "checkpoint.pt").exists():  # the other processes get its weights
         if init is None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,8 +19,16 @@ from panoptube.data import pairs
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip
 from panoptube.data.labelled_video import write_labelled_video
-from panoptube.data.pairs import FramePair, PairDataset, collate, draw_pair, frame_targets, load_batches
-from panoptube.data.transforms import MEAN, STD
+from panoptube.data.pairs import (
+    FramePair,
+    PairDataset,
+    collate,
+    crop_flow,
+    draw_pair,
+    frame_targets,
+    load_batches,
+)
+from panoptube.data.transforms import MEAN, STD, Geometry
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID, PanopticFrame
 
@@ -196,9 +207,9 @@ def test_both_frames_are_labelled_and_hold_things(
     drawn: list[tuple[str, int, int]] = []
     original = pairs.draw_pair
 
-    def spy(clip: Clip, t: int, gap: int, rng: np.random.Generator, config: DataConfig) -> FramePair:
+    def spy(clip: Clip, t: int, gap: int, *others: Any) -> FramePair:
         drawn.append((clip.name, t, t + gap))
-        return original(clip, t, gap, rng, config)
+        return original(clip, t, gap, *others)
 
     monkeypatch.setattr(pairs, "draw_pair", spy)
     dataset = PairDataset(videos, seed=0)
@@ -306,3 +317,89 @@ def test_a_real_street_gives_pairs_with_matching_ids() -> None:
     assert pair.images.shape == (1, 2, 3, 64, 128)
     ids = [set(frame.track_ids.tolist()) for frame in pair.targets[0]]
     assert ids[0] & ids[1]
+
+
+# --- flow ---------------------------------------------------------------------------------------------------
+
+
+def test_flow_by_hand() -> None:
+    """Frames of 4 x 6 grow to 8 x 18, then columns 3 to 14 of the rows 1 to 6 are cut out."""
+    flow = np.random.default_rng(0).uniform(-5, 5, (4, 6, 2)).astype(np.float32)
+    geometry = Geometry((4, 6), (8, 18), top=1, left=3, size=(6, 12), flip=False)
+    found = crop_flow(flow, geometry)
+    assert found.shape == (2, 6, 12)
+    assert found.dtype == np.float32
+    # The pixel at (2, 5) of the window is (3, 8) of the grown frame, which comes from (1, 2).
+    assert found[:, 2, 5] == pytest.approx(flow[1, 2] * (3, 2))
+    flipped = crop_flow(flow, replace(geometry, flip=True))
+    assert np.array_equal(flipped[0], -found[0, :, ::-1])
+    assert np.array_equal(flipped[1], found[1, :, ::-1])
+    padded = crop_flow(flow, replace(geometry, top=0, left=0, size=(10, 20)))
+    assert (padded[:, 8:] == 0).all()
+    assert (padded[:, :, 18:] == 0).all()
+
+
+def with_exact_flow(clip: Clip) -> Clip:
+    """The car's: 2 pixels a frame; everything else rests."""
+
+    def flow(t: int, u: int) -> np.ndarray:
+        field = np.zeros((64, 96, 2), np.float32)
+        field[truth_at(t).instance == 7, 0] = 2 * (u - t)
+        return field
+
+    return replace(clip, read_flow=flow)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_flow_leads_from_a_thing_to_itself_whatever_the_crop(seed: int) -> None:
+    config = DataConfig(size=(64, 96), scale=(0.8, 1.5), streets=0, videos=1)
+    pair = draw_pair(
+        with_exact_flow(moving_clip()), 1, 4, np.random.default_rng(seed), config, with_flow=True
+    )
+    assert pair.flow is not None
+    target, reference = pair.targets[0]
+    assert 7 in target.track_ids
+    there = reference.semantic.numpy() == CAR
+    mask = target.masks[target.track_ids == 7][0].numpy().astype(bool)
+    y, x = np.nonzero(mask)
+    dx, dy = pair.flow[0].numpy()[:, y, x]
+    assert len(set(dx.tolist())) == 1
+    assert (dy == 0).all()
+    moved = np.rint(x + dx).astype(int)
+    inside = (moved >= 1) & (moved < 95)
+    # Up to a pixel at its edges, where rounding differs.
+    hits = there[y[inside], moved[inside]].mean()
+    assert hits > 0.9
+
+
+def test_flow_is_from_dis_where_the_clip_has_none() -> None:
+    """A picture that moves 3 pixels to the right in 2 frames, and flows nowhere in the padding."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 120, 3), dtype=np.uint8)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    still = truth_at(0)
+
+    def image(t: int) -> np.ndarray:
+        return np.ascontiguousarray(smooth[:, 20 - t * 3 // 2 :][:, :96])
+
+    clip = Clip("sliding", CITYSCAPES, (64, 96), 10.0, 3, (0, 1, 2), image, lambda t: still)
+    config = DataConfig(size=(96, 128), scale=(1, 1), streets=0, videos=1, jitter=0.2)
+    for seed in range(4):  # with and without a flip
+        pair = draw_pair(clip, 0, 2, np.random.default_rng(seed), config, with_flow=True)
+        flipped = bool(pair.targets[0][0].boxes[0, 0] < 48)  # the person's box
+        assert pair.flow is not None
+        assert (pair.flow[0, :, 64:] == 0).all()
+        assert (pair.flow[0, :, :, 96:] == 0).all()
+        assert pair.flow[0, 0, 8:56, 16:80].median().item() == pytest.approx(-3 if flipped else 3, abs=0.2)
+        assert pair.flow[0, 1, 8:56, 16:80].median().item() == pytest.approx(0, abs=0.2)
+
+
+def test_flow_changes_nothing_else(videos: DataConfig) -> None:
+    plain, flowing = PairDataset(videos, 3), PairDataset(videos, 3, with_flow=True)
+    for index in range(3):
+        a, b = plain[index], flowing[index]
+        assert a.flow is None
+        assert b.flow is not None
+        assert b.flow.shape == (1, 2, *videos.size)
+        assert torch.equal(a.images, b.images)
+        assert a.gaps.tolist() == b.gaps.tolist()
+        assert torch.equal(a.targets[0][0].boxes, b.targets[0][0].boxes)

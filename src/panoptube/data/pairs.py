@@ -17,10 +17,12 @@ from torch import Tensor
 
 from panoptube.config import DataConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
-from panoptube.data.clip import Clip
+from panoptube.data.clip import Clip, Image
 from panoptube.data.labelled_video import read_labelled_videos
 from panoptube.data.transforms import Geometry, Photometric, normalize
 from panoptube.errors import UserError
+from panoptube.flow.files import FlowField
+from panoptube.flow.images import dis_image_flow
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
 
 FIRST_TRAINING_SEED = 1_000_000
@@ -81,7 +83,7 @@ class FramePair:
         images: (B, 2, 3, H, W) float32, RGB, normalised (dossier 2.1); [:, 0] target, [:, 1] reference.
         targets: per pair, truth of the target and of the reference frame.
         gaps: (B,) int64, frames from target to reference.
-        flow: (B, 2, H, W) float32 pixels from target to reference, x first, or None.
+        flow: (B, 2, H, W) float32 pixels from target to reference, x first, nan where unknown; or None.
 
     Raises:
         ValueError: shapes don't agree.
@@ -140,7 +142,9 @@ def frame_targets(truth: PanopticFrame, taxonomy: Taxonomy) -> FrameTargets:
     )
 
 
-def draw_pair(clip: Clip, t: int, gap: int, rng: np.random.Generator, config: DataConfig) -> FramePair:
+def draw_pair(
+    clip: Clip, t: int, gap: int, rng: np.random.Generator, config: DataConfig, with_flow: bool = False
+) -> FramePair:
     """Frames t and t + gap with one random resize, crop and flip for both (dossier 10.1, 10.2).
 
     Colours change alike in both frames but for a tenth of `config.jitter`. Boxes are those of the masks
@@ -152,6 +156,8 @@ def draw_pair(clip: Clip, t: int, gap: int, rng: np.random.Generator, config: Da
         gap: frames from target to reference.
         rng: where all draws come from.
         config: its size, fit, scale and jitter are used.
+        with_flow: whether the pair has flow: the clip's own, or that of DIS before the colours change. It
+            changes nothing else.
 
     Returns:
         A batch of one.
@@ -161,19 +167,48 @@ def draw_pair(clip: Clip, t: int, gap: int, rng: np.random.Generator, config: Da
     """
     geometry = Geometry.draw(rng, clip.size, config.size, config.scale, config.fit)
     colors = Photometric.draw(rng, config.jitter)
+    crops: list[Image] = []
     images: list[NDArray[np.float32]] = []
     targets: list[FrameTargets] = []
     for frame in (t, t + gap):
         truth = clip.truth(frame)
         if truth is None:
             raise ValueError(f"clip {clip.name!r} has no truth for frame {frame}")
-        image = colors.then(rng, config.jitter / 10)(geometry.image(clip.image(frame)))
+        crops.append(geometry.image(clip.image(frame)))
+        image = colors.then(rng, config.jitter / 10)(crops[-1])
         images.append(normalize(image, config.size))
         cropped = PanopticFrame(geometry.labels(truth.semantic, VOID), geometry.labels(truth.instance, 0))
         targets.append(frame_targets(cropped, clip.taxonomy))
+    flow = None
+    if with_flow and clip.read_flow is not None:
+        flow = torch.from_numpy(crop_flow(clip.read_flow(t, t + gap), geometry))[None]
+    elif with_flow:
+        padded = np.zeros((2, *config.size), np.float32)
+        padded[:, : crops[0].shape[0], : crops[0].shape[1]] = dis_image_flow(*crops).transpose(2, 0, 1)
+        flow = torch.from_numpy(padded)[None]
     return FramePair(
-        torch.from_numpy(np.stack(images))[None], ((targets[0], targets[1]),), torch.tensor([gap])
+        torch.from_numpy(np.stack(images))[None], ((targets[0], targets[1]),), torch.tensor([gap]), flow
     )
+
+
+def crop_flow(flow: FlowField, geometry: Geometry) -> NDArray[np.float32]:
+    """Flow between two frames -> between their windows.
+
+    It grows with the frames and turns round with a flip. Each pixel has that of the nearest source pixel:
+    between two motions lies no third one.
+
+    Args:
+        flow: (H, W, 2) float32 in pixels of the source.
+        geometry: of both frames.
+
+    Returns:
+        (2, h, w) float32 in pixels of the window; 0 in the padding.
+    """
+    stretch = [scaled / source for scaled, source in zip(geometry.scaled[::-1], geometry.source[::-1])]
+    if geometry.flip:
+        stretch[0] = -stretch[0]
+    axes = [geometry.labels(flow[..., i], 0) * np.float32(stretch[i]) for i in (0, 1)]
+    return np.stack(axes).astype(np.float32)
 
 
 def collate(pairs: Sequence[FramePair]) -> FramePair:
@@ -201,19 +236,22 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
         config: what is drawn.
         seed: of the run.
         taxonomy: of the labelled videos.
+        with_flow: whether pairs have flow, as in `draw_pair`.
 
     Raises:
         UserError: nothing to draw from, or the labelled videos can't be opened.
     """
 
-    def __init__(self, config: DataConfig, seed: int, taxonomy: Taxonomy = CITYSCAPES) -> None:
+    def __init__(
+        self, config: DataConfig, seed: int, taxonomy: Taxonomy = CITYSCAPES, with_flow: bool = False
+    ) -> None:
         if config.streets + config.videos == 0:
             raise UserError("data.streets and data.videos are both 0; one must be above 0")
         if config.videos > 0 and config.root is None:
             raise UserError(
                 "data.videos is above 0 but data.root is not set; give the folder of labelled videos"
             )
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.with_flow = config, seed, with_flow
         self.clips: list[Clip] = []
         if config.videos > 0 and config.root is not None:
             self.clips = read_labelled_videos(config.root, "train", taxonomy)
@@ -227,7 +265,7 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
                 gap = -gap
             if t + gap not in clip.labelled:
                 continue
-            pair = draw_pair(clip, t, gap, rng, self.config)
+            pair = draw_pair(clip, t, gap, rng, self.config, self.with_flow)
             if all(len(frame.labels) for frame in pair.targets[0]):
                 return pair
         raise UserError(

@@ -1,4 +1,6 @@
-"""VPSNet-Track: backbone, proposals, boxes, masks, semantics, panoptic logits and matching on one page.
+"""VPSNet: backbone, proposals, boxes, masks, semantics, panoptic logits and matching on one page.
+
+With a match head it is VPSNet-Track, with the fuse neck besides FuseTrack, with the neck alone Fuse.
 
 B: frames, H, W: their size with padding, a multiple of 32. S: stuff classes, K: thing classes, C = S + K.
 """
@@ -13,8 +15,10 @@ from torch import Tensor, nn
 
 from panoptube.config import NetworkConfig
 from panoptube.data.pairs import FramePair, FrameTargets
+from panoptube.flow.flownet2 import flow_quarter
 from panoptube.network.backbone import FeaturePyramid, backbone
 from panoptube.network.boxes import Choose
+from panoptube.network.fuse import FuseNeck
 from panoptube.network.match import MatchHead, match_logits, match_targets
 from panoptube.network.panoptic import panoptic_logits, panoptic_target
 from panoptube.network.roi import (
@@ -42,7 +46,7 @@ class Detections:
         labels: (n,) int64, 1..K.
         scores: (n,) in (0, 1].
         masks: (n, 28, 28) logits of the detected class.
-        embeddings: (n, D) for matching.
+        embeddings: (n, D) for matching; D is 0 without a match head.
     """
 
     semantic: Tensor
@@ -63,6 +67,7 @@ class FrameTraining:
         class_logits: (R, K + 1); box_deltas: (R, K + 1, 4); roi: their targets.
         mask_logits: (P, 28, 28) of the true class.
         match: (P, M + 1) logits of the positives against the reference's M objects; match_target: (P,) int64.
+            Without a match head both are empty.
         panoptic: (S + G, H / 4, W / 4) logits; panoptic_target: (H / 4, W / 4) int64, 255 ignored.
     """
 
@@ -82,7 +87,7 @@ class FrameTraining:
 
 
 class VPSNet(nn.Module):
-    """The parts of VPSNet-Track and how they meet. It holds weights, and nothing about a video."""
+    """The parts of VPSNet and how they meet. It holds weights, and nothing about a video."""
 
     def __init__(
         self,
@@ -93,20 +98,33 @@ class VPSNet(nn.Module):
         boxes: BoxHead,
         masks: MaskHead,
         semantic: SemanticHead,
-        matching: MatchHead,
+        matching: MatchHead | None,
+        fuse: FuseNeck | None = None,
     ) -> None:
         super().__init__()
         self.config, self.taxonomy = config, taxonomy
         self.backbone, self.rpn, self.boxes, self.masks = backbone, rpn, boxes, masks
-        self.semantic, self.matching = semantic, matching
+        self.semantic, self.matching, self.fuse = semantic, matching, fuse
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Detections]:
-        """(B, 3, H, W) float32 normalised RGB -> what is seen in each frame."""
+        """(B, 3, H, W) float32 normalised RGB -> what is seen in each frame.
+
+        A network that fuses takes each frame for its own reference, at rest; `VideoPredictor` gives it the
+        frame before.
+        """
         pyramid = self.backbone(images)
+        if self.fuse is not None:
+            at_rest = pyramid[0].new_zeros(len(images), 2, *pyramid[0].shape[-2:])
+            pyramid = self.fuse(pyramid, pyramid, at_rest, self.config.legacy)
+        return self.detect_all(pyramid)
+
+    @torch.no_grad()
+    def detect_all(self, pyramid: Sequence[Tensor]) -> list[Detections]:
+        """P2..P6 of B frames, fused if the network fuses -> what is seen in each frame."""
         semantic = self.semantic(pyramid)
         proposals = self.rpn(pyramid)
-        return [self.detect(pyramid, semantic, proposals, i) for i in range(len(images))]
+        return [self.detect(pyramid, semantic, proposals, i) for i in range(len(semantic))]
 
     @torch.no_grad()
     def detect(
@@ -131,7 +149,8 @@ class VPSNet(nn.Module):
             self.config.max_detections,
             self.config.legacy,
         )
-        embeddings = self.matching(pool(pyramid, image, found.boxes, BOX_SIZE))
+        features = pool(pyramid, image, found.boxes, BOX_SIZE)
+        embeddings = features[:, 0, 0, :0] if self.matching is None else self.matching(features)
         masks = self.masks.of_class(pool(pyramid, image, found.boxes, MASK_SIZE), found.labels)
         return Detections(semantic[image].float(), *found, masks.float(), embeddings.float())
 
@@ -139,11 +158,18 @@ class VPSNet(nn.Module):
         """Predictions and targets for the target frame of each pair; the reference gives objects to match.
 
         Args:
-            pair: B pairs.
+            pair: B pairs; with flow, if the network fuses.
             choose: draws the anchors and boxes that are trained on.
+
+        Raises:
+            ValueError: the network fuses, and the pair has no flow.
         """
-        count = len(pair.images)
-        pyramid = self.backbone(torch.cat([pair.images[:, 0], pair.images[:, 1]]))
+        count, flow = len(pair.images), None
+        if self.fuse is not None:
+            if pair.flow is None:
+                raise ValueError("a network that fuses needs pairs with flow; this one has none")
+            flow = flow_quarter(pair.flow.nan_to_num())  # what isn't known counts as rest
+        pyramid = self.pair_pyramid(pair.images, flow)
         targets = [level[:count] for level in pyramid]
         semantic, rpn = self.semantic(targets), self.rpn(targets)
         return [
@@ -159,6 +185,21 @@ class VPSNet(nn.Module):
             )
             for i in range(count)
         ]
+
+    def pair_pyramid(self, images: Tensor, flow: Tensor | None) -> list[Tensor]:
+        """P2..P6 of B target frames, fused if the network fuses, followed by those of the references, plain.
+
+        Args:
+            images: (B, 2, 3, H, W).
+            flow: (B, 2, H / 4, W / 4) in pixels of that size, or None where nothing is fused.
+        """
+        count = len(images)
+        pyramid: list[Tensor] = self.backbone(torch.cat([images[:, 0], images[:, 1]]))
+        if self.fuse is None or flow is None:
+            return pyramid
+        references = [level[count:] for level in pyramid]
+        fused = self.fuse([level[:count] for level in pyramid], references, flow, self.config.legacy)
+        return [torch.cat(both) for both in zip(fused, references)]
 
     def train_frame(
         self,
@@ -176,7 +217,7 @@ class VPSNet(nn.Module):
         """Predictions and targets of one supervised frame.
 
         Args:
-            pyramid: P2..P6 of all frames.
+            pyramid: P2..P6 of all frames, as `pair_pyramid` gives them.
             semantic: (B, C, H / 4, W / 4) logits of the supervised frames.
             semantic_full: (C, H, W) logits of this one.
             rpn: of the supervised frames.
@@ -196,10 +237,13 @@ class VPSNet(nn.Module):
         masks = self.masks.of_class(
             pool(pyramid, image, roi.boxes[:positive], MASK_SIZE), roi.labels[:positive]
         )
-        match = match_logits(
-            self.matching(features[:positive]),
-            self.matching(pool(pyramid, reference_image, reference.boxes, BOX_SIZE)),
-        )
+        match, match_target = features.new_zeros(0, len(reference.boxes) + 1), roi.truth[:0]
+        if self.matching is not None:
+            match = match_logits(
+                self.matching(features[:positive]),
+                self.matching(pool(pyramid, reference_image, reference.boxes, BOX_SIZE)),
+            )
+            match_target = match_targets(truth.track_ids, reference.track_ids)[roi.truth]
         true_masks = self.masks.of_class(pool(pyramid, image, truth.boxes, MASK_SIZE), truth.labels)
         stuff = self.taxonomy.num_stuff
         return FrameTraining(
@@ -213,7 +257,7 @@ class VPSNet(nn.Module):
             roi=roi,
             mask_logits=masks,
             match=match,
-            match_target=match_targets(truth.track_ids, reference.track_ids)[roi.truth],
+            match_target=match_target,
             panoptic=panoptic_logits(
                 semantic[image], true_masks, truth.boxes * 0.25, truth.labels, stuff, self.config.legacy
             ),
@@ -222,7 +266,7 @@ class VPSNet(nn.Module):
 
 
 def vpsnet(config: NetworkConfig, taxonomy: Taxonomy) -> VPSNet:
-    """The usual VPSNet-Track, with random weights.
+    """The usual VPSNet, with random weights.
 
     Raises:
         UserError: the backbone isn't known.
@@ -238,5 +282,6 @@ def vpsnet(config: NetworkConfig, taxonomy: Taxonomy) -> VPSNet:
         semantic=SemanticHead(
             config.channels, config.semantic_channels, config.semantic_groups, len(taxonomy)
         ),
-        matching=MatchHead(config.channels, config.match_channels),
+        matching=MatchHead(config.channels, config.match_channels) if config.match_channels else None,
+        fuse=FuseNeck(config.channels) if config.fuse else None,
     )
