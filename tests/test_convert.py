@@ -299,7 +299,7 @@ def test_flownet2_within_another_network(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: State, path: Path) -> None:
+    def fail(_: State, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -6,13 +6,10 @@ torchvision's Mask R-CNN of COCO as a start for training. This is the one place 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
@@ -24,7 +21,7 @@ from panoptube.errors import UserError
 from panoptube.flow.flownet2 import FlowNet2
 from panoptube.network.rpn import RATIOS, SCALE
 from panoptube.network.vpsnet import VPSNet, vpsnet
-from panoptube.network.weights import save_weights
+from panoptube.network.weights import save_weights, write_safetensors
 from panoptube.panoptic.frame import Taxonomy
 
 State = dict[str, Tensor]
@@ -70,7 +67,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"^masks\.upsample\.", "mask_head.upsample."),
     (r"^masks\.logits\.", "mask_head.conv_logits."),
 )
-_FLOW_PREFIX = "flownet2."
+FLOW_PREFIX = "flownet2."
+"""Before FlowNet2's entries in a checkpoint of FuseTrack."""
 
 _COCO_RULES: tuple[tuple[str, str], ...] = (
     (r"^backbone\.body\.", "backbone.body."),
@@ -141,7 +139,7 @@ def convert(
         raise UserError(f"{out} is named twice; give the flow network a file of its own")
     state = read_checkpoint(checkpoint)
     flow = {
-        name.removeprefix(_FLOW_PREFIX): state.pop(name) for name in [*state] if name.startswith(_FLOW_PREFIX)
+        name.removeprefix(FLOW_PREFIX): state.pop(name) for name in [*state] if name.startswith(FLOW_PREFIX)
     }
     if not state:
         state, flow = flow, {}
@@ -297,16 +295,7 @@ def _check_flownet2(state: State, what: str) -> None:
 
 
 def _save_flownet2(path: Path, state: State) -> None:
-    """The file appears complete or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        safetensors.torch.save_file({name: value.float().contiguous() for name, value in state.items()}, part)
-        os.replace(part, path)
-    except (safetensors.SafetensorError, OSError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: can't be written ({' '.join(str(error).split())}); give another place"
-        ) from error
+    write_safetensors(path, {name: value.float() for name, value in state.items()})
 
 
 # --- torchvision's Mask R-CNN -------------------------------------------------------------------------------

@@ -6,36 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_network
 import torch
 from torch import Tensor
 
-from panoptube.config import LossConfig, NetworkConfig, RunConfig
+from panoptube.config import LossConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.pairs import FramePair, FrameTargets
 from panoptube.flow.flownet2 import flow_quarter
 from panoptube.losses.supervised import supervised
 from panoptube.network.boxes import random_choice
 from panoptube.network.fuse import FrameAttention, FuseNeck, ResidualFlow, gather, scatter, warp
-from panoptube.network.vpsnet import VPSNet, vpsnet
+from panoptube.network.vpsnet import VPSNet
 from panoptube.network.weights import load_weights, save_weights
 
-TINY = NetworkConfig(
-    backbone="resnet18",
-    channels=16,
-    semantic_channels=(16,),
-    semantic_groups=4,
-    box_channels=32,
-    mask_channels=16,
-    mask_convs=1,
-    match_channels=16,
-    train_proposals=50,
-    test_proposals=50,
-    rpn_samples=32,
-    roi_samples=32,
-    score_threshold=0.3,
-    test_size=(64, 128),
-    fuse=True,
-)
+TINY = tiny_network.TINY.model_copy(update={"score_threshold": 0.3, "test_size": (64, 128), "fuse": True})
 SIZES = ((16, 32), (8, 16), (4, 8), (2, 4), (1, 2))
 
 
@@ -48,8 +33,7 @@ def pyramid(channels: int = 16, frames: int = 1, seed: int = 0) -> list[Tensor]:
 
 
 def tiny(seed: int = 0, **changes: object) -> VPSNet:
-    torch.manual_seed(seed)
-    return vpsnet(TINY.model_copy(update=changes), CITYSCAPES)
+    return tiny_network.tiny(seed, **(TINY.model_dump() | changes))
 
 
 # --- steps --------------------------------------------------------------------------------------------------

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_network import TINY, tiny
 from torch import Tensor, nn
 
-from panoptube.config import LossConfig, NetworkConfig
+from panoptube.config import LossConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.pairs import FramePair, FrameTargets
 from panoptube.losses.supervised import supervised
 from panoptube.network.boxes import random_choice
-from panoptube.network.vpsnet import Detections, VPSNet, vpsnet
+from panoptube.network.vpsnet import Detections, VPSNet
 
 HEIGHT, WIDTH = 64, 128
-TINY = NetworkConfig(
-    backbone="resnet18",
-    channels=16,
-    semantic_channels=(16,),
-    semantic_groups=4,
-    box_channels=32,
-    mask_channels=16,
-    mask_convs=1,
-    match_channels=16,
-    train_proposals=50,
-    test_proposals=50,
-    rpn_samples=32,
-    roi_samples=32,
-)
-
-
-def tiny(seed: int = 0, **changes: object) -> VPSNet:
-    torch.manual_seed(seed)
-    return vpsnet(TINY.model_copy(update=changes), CITYSCAPES)
 
 
 def targets(boxes: list[list[int]], labels: list[int], ids: list[int]) -> FrameTargets:

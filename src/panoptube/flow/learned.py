@@ -24,11 +24,11 @@ from torchvision.models.optical_flow import (
     raft_small,
 )
 
-from panoptube.convert import read_checkpoint
+from panoptube.convert import FLOW_PREFIX, read_checkpoint
 from panoptube.errors import UserError
 from panoptube.flow.files import FlowField
 from panoptube.flow.flownet2 import FlowNet2
-from panoptube.flow.source import IMAGE_ENDINGS, _find
+from panoptube.flow.source import IMAGE_ENDINGS, find_file
 
 FlowKind = Literal["flownet2", "raft-small", "raft-large"]
 
@@ -38,8 +38,6 @@ NETWORKS: dict[FlowKind, Callable[[], nn.Module]] = {
     "raft-large": raft_large,
 }
 
-PREFIX = "flownet2."
-"""Before FlowNet2's entries in a checkpoint of FuseTrack."""
 RAFT_MULTIPLE, RAFT_LEAST = 8, 128
 """RAFT takes sides that are multiples of 8 and at least 128 pixels."""
 
@@ -95,8 +93,10 @@ def flow_network(kind: FlowKind, weights: Path | None = None) -> nn.Module:
     if kind == "flownet2" and weights is None:
         raise UserError("FlowNet2 needs weights; give its checkpoint, or one of FuseTrack")
     state = _offered_state(kind) if weights is None else _read_state(weights)
-    if kind == "flownet2" and any(name.startswith(PREFIX) for name in state):
-        state = {n.removeprefix(PREFIX): value for n, value in state.items() if n.startswith(PREFIX)}
+    if kind == "flownet2" and any(name.startswith(FLOW_PREFIX) for name in state):
+        state = {
+            n.removeprefix(FLOW_PREFIX): value for n, value in state.items() if n.startswith(FLOW_PREFIX)
+        }
     with torch.device("meta"):  # random weights would take longer than the file's
         network = NETWORKS[kind]()
     _load(network, state, f"{weights or _offer(kind).url} as {kind}")
@@ -167,7 +167,7 @@ class LearnedFlow:
         return network_flow(self.network, before, after)
 
     def _read(self, clip: str, frame: str) -> NDArray[np.uint8]:
-        path = _find(self.folder, clip, frame, IMAGE_ENDINGS, f"the image of frame {frame}")
+        path = find_file(self.folder, clip, frame, IMAGE_ENDINGS, f"the image of frame {frame}")
         if self._last is not None and self._last[0] == path:
             return self._last[1]
         read = cv2.imread(str(path), cv2.IMREAD_COLOR)

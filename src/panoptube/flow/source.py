@@ -45,7 +45,7 @@ class GivenFlow:
         self.name = f"given ({folder.name})"
 
     def __call__(self, clip: str, first: str, second: str) -> FlowField:
-        return read_flow(_find(self.folder, clip, first, ENDINGS, f"the flow from {first} to {second}"))
+        return read_flow(find_file(self.folder, clip, first, ENDINGS, f"the flow from {first} to {second}"))
 
 
 class DISFlow:
@@ -74,7 +74,7 @@ class DISFlow:
         return dis_flow(before, after)
 
     def _read(self, clip: str, frame: str) -> NDArray[np.uint8]:
-        path = _find(self.folder, clip, frame, IMAGE_ENDINGS, f"the image of frame {frame}")
+        path = find_file(self.folder, clip, frame, IMAGE_ENDINGS, f"the image of frame {frame}")
         if self._last is not None and self._last[0] == path:
             return self._last[1]
         read = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
@@ -98,7 +98,7 @@ def dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> FlowField:
     return np.asarray(flow, np.float32)
 
 
-def _find(folder: Path, clip: str, frame: str, endings: tuple[str, ...], what: str) -> Path:
+def find_file(folder: Path, clip: str, frame: str, endings: tuple[str, ...], what: str) -> Path:
     """The file of a frame, in the folder or in that of its clip."""
     for place in (folder / clip, folder):
         for ending in endings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,22 @@ def save_weights(path: Path, network: VPSNet, run: RunConfig) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     metadata = {"run": run.to_yaml(), "taxonomy": json.dumps(network.taxonomy.to_dict())}
+    write_safetensors(path, network.state_dict(), metadata)
+
+
+def write_safetensors(
+    path: Path, state: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes tensors by name; the file appears complete or not at all.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     part = path.with_name(path.name + ".part")
     try:
-        safetensors.torch.save_file(state, part, metadata)
+        safetensors.torch.save_file(tensors, part, metadata)
         os.replace(part, path)
     except (safetensors.SafetensorError, OSError) as error:
         part.unlink(missing_ok=True)
