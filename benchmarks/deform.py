@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args()
     rows = [
-        measure("256 channels, 128x256, forward", 256, 128, 256, backward=False, runs=5),
+        measure("256 channels, 128x256, forward", 256, 128, 256, backward=False, runs=9),
         measure("64 channels, 64x128, forward + backward", 64, 64, 128, backward=True, runs=9),
     ]
     table = Table(

@@ -2,12 +2,13 @@
 
 torchvision's CPU operator would take nearly all of the training time. Here a band of pixels at a time is
 gathered into columns from channels-last data, where the inner loop over channels is contiguous, and the rest
-is matrix products. The backward pass gathers the columns again rather than keeping them: it reads the same
-cache lines anyway.
+is matrix products. A bilinear sample is a weighted sum of four rows of that data, which is what torch's
+embedding bag computes, on torch's threads and with its vector code. The backward pass gathers the columns
+again rather than keeping them: it reads the same cache lines anyway.
 
-The kernels run on the calling thread, the products on torch's threads. On two cores, more threads for the
-kernels lost time: they compete with torch's, which stay awake for the next product. It also means no thread
-pool that a second caller or a forked process could trip over.
+The kernels of this file run on the calling thread. On two cores, more threads for them lost time: they
+compete with torch's, which stay awake for the next product. It also means no thread pool that a second caller
+or a forked process could trip over.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
 from torchvision import ops
 
 Array = NDArray[Any]
 
-COLUMN_BYTES = 16 << 20
-"""Size of the column buffer: few enough products when other work has the cores, still of a cache's size."""
+COLUMN_BYTES = 2 << 20
+"""Size of a band's columns: they stay in a core's cache until the product has read them."""
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -46,32 +49,31 @@ def _corner(y: float, x: float, height: int, width: int) -> int:
 
 
 @_jit
-def _gather(
-    image: Array, offset: Array, columns: Array, first: int, shape: Any, kernel: tuple[int, ...], padding: int
+def _place(
+    offset: Array, rows: Array, weights: Array, first: int, shape: Any, kernel: tuple[int, ...], padding: int
 ) -> None:
-    """Bilinear samples of output pixels `first` .. `first + n`.
+    """Where output pixels `first` .. `first + n` are sampled: four rows of the image, and their weights.
 
-    image (H * W + 1, C), last row zero; offset (2 * taps, H' * W'); columns (n, taps, C), written;
-    shape (H, W, W').
+    offset (2 * taps, H' * W'); rows (n, taps, 4) and weights (n, taps, 4), written; shape (H, W, W').
     """
     height, width, out_width = shape
-    kind = image.dtype.type
-    for row in range(columns.shape[0]):
-        pixel = first + row
-        for tap in range(columns.shape[1]):
+    kind = weights.dtype.type
+    one = kind(1)
+    for n in range(rows.shape[0]):
+        pixel = first + n
+        for tap in range(rows.shape[1]):
             y = pixel // out_width + tap // kernel[1] - padding + offset[2 * tap, pixel]
             x = pixel % out_width + tap % kernel[1] - padding + offset[2 * tap + 1, pixel]
             y0, x0 = math.floor(y), math.floor(x)
             ly, lx = kind(y - y0), kind(x - x0)
-            v00 = image[_corner(y0, x0, height, width)]
-            v01 = image[_corner(y0, x0 + 1, height, width)]
-            v10 = image[_corner(y0 + 1, x0, height, width)]
-            v11 = image[_corner(y0 + 1, x0 + 1, height, width)]
-            column = columns[row, tap]
-            for c in range(column.size):
-                top = v00[c] + lx * (v01[c] - v00[c])
-                bottom = v10[c] + lx * (v11[c] - v10[c])
-                column[c] = top + ly * (bottom - top)
+            rows[n, tap, 0] = _corner(y0, x0, height, width)
+            rows[n, tap, 1] = _corner(y0, x0 + 1, height, width)
+            rows[n, tap, 2] = _corner(y0 + 1, x0, height, width)
+            rows[n, tap, 3] = _corner(y0 + 1, x0 + 1, height, width)
+            weights[n, tap, 0] = (one - ly) * (one - lx)
+            weights[n, tap, 1] = (one - ly) * lx
+            weights[n, tap, 2] = ly * (one - lx)
+            weights[n, tap, 3] = ly * lx
 
 
 @_jit
@@ -86,10 +88,11 @@ def _scatter(
     kernel: tuple[int, ...],
     padding: int,
 ) -> None:
-    """Gradients through `_gather`, whose arguments these are.
+    """Gradients through the bilinear samples of output pixels `first` .. `first + n`.
 
-    columns holds its own gradient and gets the samples in its place, which the weight's gradient needs next;
-    grad_image (H * W + 1, C) is added to; grad_offset (2 * taps, H' * W') is written.
+    image (H * W + 1, C), last row zero; columns (n, taps, C) holds its own gradient and gets the samples in
+    its place, which the weight's gradient needs next; grad_image (H * W + 1, C) is added to; offset and
+    grad_offset (2 * taps, H' * W'), the latter written; shape (H, W, W').
     """
     height, width, out_width = shape
     outside = height * width
@@ -131,21 +134,24 @@ def _scatter(
 
 
 def _channels_last(sample: Tensor) -> Tensor:
-    """(C, H, W) -> (H * W + 1, C), and a row of zeros, which places outside the image read."""
+    """(C, H, W) -> (H * W + 1, C), and a row of zeros, which places outside the image read.
+
+    NumPy asks the system for huge pages, torch does not; with small ones, first touching the memory takes as
+    long as filling it.
+    """
     channels, height, width = sample.shape
-    rows = sample.new_empty(height * width + 1, channels)
+    rows = torch.from_numpy(np.empty((height * width + 1, channels), sample.numpy().dtype))
     rows[:-1].copy_(sample.reshape(channels, -1).t())
     rows[-1] = 0
     return rows
 
 
-def _bands(input: Tensor, weight: Tensor, pixels: int) -> Iterator[tuple[int, Tensor]]:
-    """First pixel and columns (n, taps, C), to be filled, of each band of `pixels`; all share one buffer."""
-    taps, channels = weight.shape[2] * weight.shape[3], input.shape[1]
-    size = min(pixels, max(1, COLUMN_BYTES // max(1, taps * channels * input.element_size())))
-    buffer = input.new_empty(size, taps, channels)
-    for first in range(0, pixels, max(1, size)):
-        yield first, buffer[: min(size, pixels - first)]
+def _bands(input: Tensor, weight: Tensor, pixels: int) -> Iterator[tuple[int, int]]:
+    """First pixel and number of pixels of each band, whose columns (n, taps, C) are of COLUMN_BYTES."""
+    pixel_bytes = weight.shape[2] * weight.shape[3] * input.shape[1] * input.element_size()
+    size = max(1, COLUMN_BYTES // max(1, pixel_bytes))
+    for first in range(0, pixels, size):
+        yield first, min(size, pixels - first)
 
 
 class _DeformConv2d(torch.autograd.Function):
@@ -163,11 +169,18 @@ class _DeformConv2d(torch.autograd.Function):
         # Channels last: a band of the product is then one piece of memory, and the fastest to compute.
         output = input.new_empty(len(input), *offset.shape[2:], len(weight))
         shape, kernel = (*input.shape[2:], offset.shape[3]), tuple(weight.shape[2:])
+        taps = kernel[0] * kernel[1]
         for image, offsets, out in zip(input, offset.contiguous().flatten(2), output.flatten(1, 2)):
             rows = _channels_last(image)
-            for first, columns in _bands(input, weight, offsets.shape[1]):
-                _gather(rows.numpy(), offsets.numpy(), columns.numpy(), first, shape, kernel, padding)
-                torch.mm(columns.flatten(1), matrix.t(), out=out[first : first + len(columns)])
+            for first, size in _bands(input, weight, offsets.shape[1]):
+                places = torch.empty(size, taps, 4, dtype=torch.int64)
+                weights = rows.new_empty(size, taps, 4)
+                _place(offsets.numpy(), places.numpy(), weights.numpy(), first, shape, kernel, padding)
+                columns = embedding_bag(
+                    places.flatten(0, 1), rows, per_sample_weights=weights.flatten(0, 1), mode="sum"
+                )
+                torch.mm(columns.view(size, -1), matrix.t(), out=out[first : first + size])
+                del columns  # so that the next band gets the same memory, still in the cache
         return output.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -180,14 +193,16 @@ class _DeformConv2d(torch.autograd.Function):
         grad_input = torch.empty_like(input, memory_format=torch.contiguous_format)
         grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
         shape, kernel = (*input.shape[2:], offset.shape[3]), tuple(weight.shape[2:])
+        taps = kernel[0] * kernel[1]
         for b, (offsets, grad) in enumerate(
             zip(offset.contiguous().flatten(2), grad_output.contiguous().flatten(2))
         ):
             rows = _channels_last(input[b])
             grad_rows = torch.zeros_like(rows)
             grad_offsets = grad_offset[b].flatten(1)
-            for first, columns in _bands(input, weight, offsets.shape[1]):
-                part, flat = grad[:, first : first + len(columns)], columns.flatten(1)
+            for first, size in _bands(input, weight, offsets.shape[1]):
+                columns = rows.new_empty(size, taps, rows.shape[1])
+                part, flat = grad[:, first : first + size], columns.flatten(1)
                 torch.mm(part.t(), matrix, out=flat)
                 _scatter(
                     rows.numpy(),

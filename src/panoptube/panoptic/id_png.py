@@ -1,8 +1,8 @@
 """Id maps as RGB PNGs: a pixel holds the id of its segment, R + 256 G + 65536 B, 0 = void (dossier 11.4).
 
-Reading them is nearly all the work of an evaluation, so PNGs are decoded here, straight to ids: zlib-ng
+Reading them is nearly all the work of an evaluation, so PNGs are decoded here, straight to ids: libdeflate
 inflates, and rows are put together pixel by pixel, since almost every pixel of a label map equals a
-neighbour.
+neighbour. Both take one call for the whole picture, without Python's lock: threads then hardly meet.
 """
 
 # mypy: disallow-untyped-decorators=False, warn-return-any=False
@@ -16,16 +16,14 @@ import zlib
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from zlib_ng import zlib_ng
 
 from panoptube.errors import UserError
 from panoptube.panoptic.segment_ids import IDS, IdMap
 
-BLOCK = 1 << 19
-"""Bytes of rows that are decompressed at a time."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -73,7 +71,7 @@ def read_id_png(path: Path, out: IdMap | None = None) -> IdMap:
             out if out is not None and out.shape == (height, width) else np.empty((height, width), np.uint32)
         )
         _inflate(packed, ids)
-    except (ValueError, struct.error, zlib_ng.error) as error:  # type: ignore[misc]
+    except (ValueError, struct.error) as error:
         raise UserError(f"{path} is a broken PNG ({error}); write or copy it again") from error
     return ids
 
@@ -117,27 +115,24 @@ def _decode_interlaced(data: bytes) -> IdMap:
 
 
 def _inflate(packed: bytes, ids: IdMap) -> None:
-    """Decompress the rows and undo their filters, some rows at a time, which then stay in the CPU's cache.
+    """Decompress the rows and undo their filters.
+
+    A row has fewer bytes as stored, 3 W + 1, than as ids, 4 W. Stored rows at the end of the map's own memory
+    are therefore always read before an id is written there, and no other memory is needed.
 
     Raises:
-        ValueError, zlib_ng.error: they are broken.
+        ValueError: they are broken.
     """
     height, width = ids.shape
-    stride = 3 * width + 1
-    lines = max(1, BLOCK // stride)
-    inflater = zlib_ng.decompressobj()
-    above = np.zeros(width, np.uint32)
-    for y in range(0, height, lines):
-        block = ids[y : y + lines]
-        rows = inflater.decompress(packed, len(block) * stride)
-        packed = inflater.unconsumed_tail
-        if len(rows) != len(block) * stride:
-            raise ValueError("not as many rows as it should have")
-        if not _unfilter(np.frombuffer(rows, np.uint8).reshape(len(block), stride), above, block):
-            raise ValueError("an unknown row filter")
-        above = block[-1]
-    if inflater.decompress(packed, 1) or not inflater.eof:
+    stored = ids.reshape(-1).view(np.uint8)[-height * (3 * width + 1) :]
+    try:
+        size = len(imagecodecs.deflate_decode(packed, out=memoryview(stored)))
+    except imagecodecs.DeflateError as error:
+        raise ValueError(f"its rows don't decompress to {height} x {width} pixels") from error
+    if size != len(stored):
         raise ValueError("not as many rows as it should have")
+    if not _unfilter(stored.reshape(height, 3 * width + 1), np.zeros(width, np.uint32), ids):
+        raise ValueError("an unknown row filter")
 
 
 @njit(nogil=True, cache=True)
@@ -149,7 +144,7 @@ def _unfilter(rows: NDArray[np.uint8], above: NDArray[np.uint32], ids: IdMap) ->
     neighbour.
 
     Args:
-        rows: (H, 1 + 3 W), each row's filter type, then its differences.
+        rows: (H, 1 + 3 W), each row's filter type, then its differences; may lie at the end of `ids`.
         above: (W,) ids of the row above the first one.
         ids: (H, W), filled in.
 
