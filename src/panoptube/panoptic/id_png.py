@@ -126,7 +126,7 @@ def _inflate(packed: bytes, ids: IdMap) -> None:
     height, width = ids.shape
     stored = ids.reshape(-1).view(np.uint8)[-height * (3 * width + 1) :]
     try:
-        size = len(imagecodecs.deflate_decode(packed, out=memoryview(stored)))
+        size = len(imagecodecs.deflate_decode(packed, out=stored.data))
     except imagecodecs.DeflateError as error:
         raise ValueError(f"its rows don't decompress to {height} x {width} pixels") from error
     if size != len(stored):

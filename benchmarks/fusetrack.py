@@ -1,0 +1,138 @@
+"""VPSNet-FuseTrack against VPSNet-Track: parameters, time and memory of a frame, in the published sizes.
+
+    python benchmarks/fusetrack.py [--size H W] [--frames N] [--device cuda] [--bf16] [--json FILE]
+
+Each contender runs in a process of its own, on the same frames of a synthetic street, by turns frame after
+frame, so that whatever else the machine does meets all of them. Weights are drawn by the rule of
+tests/data/parity, which gives a usual number of detections; FlowNet2's are random. Times are medians of
+`VideoPredictor.step` after a frame to warm up. Memory is the process's peak, on a GPU what torch allocated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import nn
+
+from evaluation import peak_megabytes
+from panoptube.data.streets import street_clip
+from panoptube.flow.flownet2 import FlowNet2
+from panoptube.flow.images import ImageFlow, dis_image_flow
+from panoptube.flow.learned import network_flow
+from panoptube.predictor import VideoPredictor
+from parity import network_from_rule
+
+RULE = Path(__file__).parent.parent / "tests" / "data" / "parity" / "weights_rule.json"
+CONTENDERS = ("Track", "FuseTrack, DIS", "FuseTrack, FlowNet2")
+
+
+def million_numbers(*modules: nn.Module) -> float:
+    """Numbers in the weights, in millions, batch norm's statistics among them."""
+    return sum(value.numel() for m in modules for value in m.state_dict().values()) / 1e6
+
+
+def serve(contender: str, options: argparse.Namespace, pipe: Connection) -> None:
+    """Run one frame per request, and answer its seconds; at the end, the parameters and the peak."""
+    torch.set_num_threads(options.threads)
+    fuse, learned = contender != "Track", contender.endswith("FlowNet2")
+    network = network_from_rule(json.loads(RULE.read_text()), fuse).eval().to(options.device)
+    network.config = network.config.model_copy(update={"test_size": tuple(options.size)})
+    modules: list[nn.Module] = [network]
+    flow: ImageFlow = dis_image_flow
+    if learned:
+        flownet = FlowNet2().eval().requires_grad_(False).to(options.device)
+        modules.append(flownet)
+        flow = partial(network_flow, flownet)
+    predictor = VideoPredictor(network, flow=flow)
+    clip = street_clip(3, frames=options.frames + 1, size=tuple(options.size))
+    cuda = options.device == "cuda"
+    for t in range(len(clip)):
+        image = clip.image(t)
+        pipe.recv()
+        begin = time.perf_counter()
+        with torch.autocast(options.device, torch.bfloat16) if options.bf16 else nullcontext():
+            frame = predictor.step(image)
+        if cuda:
+            torch.cuda.synchronize()
+        pipe.send((time.perf_counter() - begin, len(frame.scores)))
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_megabytes()
+    pipe.send((million_numbers(*modules), peak))
+
+
+def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Of each contender: `parameters_m`, `seconds` (median), `peak_mib`, `things` (mean per frame)."""
+    # A fresh interpreter, so that no contender's peak contains another's.
+    spawn = multiprocessing.get_context("spawn")
+    start: Callable[..., Any] = spawn.Process
+    pipes: dict[str, Connection] = {}
+    for name in CONTENDERS:
+        pipes[name], theirs = spawn.Pipe()
+        start(target=serve, args=(name, options, theirs), daemon=True).start()
+    turns: dict[str, list[tuple[float, int]]] = {name: [] for name in CONTENDERS}
+    frames = range(options.frames + 1)
+    for _ in track(frames, description="frames", console=Console(stderr=True)):
+        for name, pipe in pipes.items():
+            pipe.send(None)
+            turns[name].append(pipe.recv())
+    found = {}
+    for name, pipe in pipes.items():
+        parameters, peak = pipe.recv()
+        seconds = statistics.median(s for s, _ in turns[name][1:])
+        things = statistics.mean(n for _, n in turns[name][1:])
+        found[name] = {
+            "parameters_m": parameters,
+            "seconds": seconds,
+            "peak_mib": peak,
+            "things": things,
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("H", "W"))
+    parser.add_argument("--frames", type=int, default=5)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--bf16", action="store_true", help="mixed precision")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found = measure(options)
+    height, width = options.size
+    precision = "bf16-mixed" if options.bf16 else "float32"
+    table = Table(title=f"A frame of {height}x{width}, {options.device}, {precision}")
+    for heading in ("", "parameters, M", "s a frame", "times Track", "peak MiB", "times Track"):
+        table.add_column(heading, justify="right" if heading else "left")
+    base = found["Track"]
+    for name, row in found.items():
+        table.add_row(
+            name,
+            f"{row['parameters_m']:.1f}",
+            f"{row['seconds']:.2f}",
+            f"{row['seconds'] / base['seconds']:.2f}",
+            f"{row['peak_mib']:.0f}",
+            f"{row['peak_mib'] / base['peak_mib']:.2f}",
+        )
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps({"size": [height, width], "rows": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
