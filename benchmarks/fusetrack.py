@@ -42,7 +42,7 @@ CONTENDERS = ("Track", "FuseTrack, DIS", "FuseTrack, FlowNet2")
 
 def million_numbers(*modules: nn.Module) -> float:
     """Numbers in the weights, in millions, batch norm's statistics among them."""
-    return sum(value.numel() for m in modules for value in m.state_dict().values()) / 1e6
+    return float(sum(value.numel() for m in modules for value in m.state_dict().values())) / 1e6
 
 
 def serve(contender: str, options: argparse.Namespace, pipe: Connection) -> None:

@@ -61,7 +61,7 @@ def test_recipes_load_by_name_and_survive_yaml(name: str, tmp_path: Path) -> Non
 def test_wrong_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean tiny-streets"):
         load_run("tiny-street")
-    with pytest.raises(UserError, match="there are track, fusetrack, fuse, tiny, tiny-streets"):
+    with pytest.raises(UserError, match="there are track, fusetrack, fuse, siamtrack-base, siamtrack"):
         load_run("xyz")
     with pytest.raises(UserError, match=r"can't read .*gone\.yaml"):
         load_run(tmp_path / "gone.yaml")

@@ -59,7 +59,7 @@ class StandIn(nn.Module):
         self.calls = 0
         self.ids: list[list[int]] = []
 
-    def forward(self, pair: FramePair, seed: int) -> dict[str, Tensor]:
+    def forward(self, pair: FramePair, seed: int, step: int) -> dict[str, Tensor]:
         self.calls += 1
         self.ids.append([int(target.track_ids[0]) - 1 for target, _ in pair.targets])
         spoil = self.at_step.get(self.calls, lambda: None)()

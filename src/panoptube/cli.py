@@ -57,11 +57,12 @@ def predict(
 
 def train(
     run: Annotated[RunConfig, tyro.conf.arg(name="")],
-    out: Path,
+    out: Path | None = None,
     init: Path | None = None,
     devices: int | Literal["auto"] = 1,
     nodes: int = 1,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    dry_run: bool = False,
 ) -> None:
     """Train a network; every setting of the recipe can be changed.
 
@@ -69,14 +70,24 @@ def train(
 
     Args:
         run: The recipe.
-        out: Folder of the run: config.yaml, losses.csv, checkpoint.pt, weights.safetensors.
+        out: Folder of the run: config.yaml, losses.csv, checkpoint.pt, weights.safetensors. Required.
         init: Weights to start from; None for a backbone from ImageNet.
         devices: Processes on this machine, one per GPU, or auto for all GPUs.
         nodes: Machines, each of which runs this same command.
         accelerator: What to compute on.
+        dry_run: Try a few steps, say what the run would take, and write nothing.
     """
+    if dry_run:
+        from rich.console import Console
+
+        from panoptube.dry_run import dry_run as try_steps
+
+        Console().print(try_steps(run, 1 if devices == "auto" else devices * nodes, accelerator))
+        return
     from panoptube.train import train as run_training
 
+    if out is None:
+        raise UserError("train needs a folder for the run; give --out, or --dry-run to try without one")
     run_training(run, out, init, devices, nodes, accelerator)
 
 
@@ -272,7 +283,7 @@ def _run_train(args: list[str]) -> None:
     if not args or args[0].startswith("-"):
         print("usage: panoptube train RECIPE --out OUT [SETTINGS]\n\nRECIPE is a .yaml file, or one of")
         for name, recipe in RECIPES.items():
-            print(f"  {name:14} {(recipe.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:28} {(recipe.__doc__ or '').splitlines()[0]}")
         print("\nIts settings and their defaults: panoptube train RECIPE --help")
         if args[:1] not in (["-h"], ["--help"]):
             raise UserError("train needs a recipe; name one of the above")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -51,7 +51,9 @@ class NetworkConfig(_Config):
     max_detections: int = pydantic.Field(default=100, ge=1)
     """Detections kept per frame."""
     stuff_area: float = pydantic.Field(default=1 / 1024, ge=0, lt=1)
-    """Stuff that covers less of a frame becomes void; 2048 pixels of 1024x2048 (dossier 6.3)."""
+    """Stuff that covers less of a frame, with legacy of 1024x2048 pixels, becomes void (dossier 6.3)."""
+    match_score: bool = True
+    """Let the learned match score decide, too, which object a detection is; off in the published tables."""
     test_size: tuple[int, int] = (1024, 2048)
     """Short and long edge that frames are brought to in prediction, keeping their shape."""
     legacy: bool = False
@@ -87,7 +89,15 @@ class DataConfig(_Config):
     jitter: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Largest change of brightness, contrast and saturation, as a share; the published recipe has none."""
     gaps: tuple[int, ...] = (-5, 5)
-    """Frames from target to reference, drawn evenly."""
+    """From target to reference, drawn evenly; where a clip has no such frame, the other sign."""
+    gaps_in: Literal["frames", "labels"] = "frames"
+    """Whether gaps count frames, or frames with truth, as they must where only some have it."""
+    joint_crop: bool = True
+    """One resize, crop and flip for both frames; False draws the reference's own (dossier 9.4, S25)."""
+    flow_of: Literal["crop", "frame"] = "crop"
+    """Whether DIS sees the crops or the whole frames, where a pair needs flow and the data has none (S26)."""
+    flownet2: Path | None = None
+    """FlowNet2's weights: flow of the crops is then its own, on the training device, and no other is used."""
     difficulty: tuple[float, float] = (0.2, 0.8)
     """Range of the difficulty of streets."""
     workers: int = pydantic.Field(default=1, ge=0)
@@ -100,7 +110,7 @@ class DataConfig(_Config):
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be two factors above 0, the smaller first, got {self.scale}")
         if not self.gaps or 0 in self.gaps:
-            raise ValueError(f"gaps must be one or more numbers of frames other than 0, got {self.gaps}")
+            raise ValueError(f"gaps must be one or more numbers other than 0, got {self.gaps}")
         return self
 
 
@@ -123,6 +133,85 @@ class LossConfig(_Config):
     """Which reference object a box is."""
     panoptic: float = 0.5
     """Panoptic logits."""
+    contrast_classes: float = 0.0
+    """SiamTrack's L_contra_sem: a class alike in both frames, unlike others. The paper states no weight."""
+    contrast_instances: float = 0.0
+    """SiamTrack's L_contra_inst: a thing alike in both frames, unlike others. The paper states no weight."""
+    warp: float = 0.0
+    """SiamTrack's L_warp: logits move with the image. The paper states no weight."""
+    tube: float = 0.0
+    """SiamTrack's L_tube: one Dice score over both frames of a segment. The paper states no weight."""
+
+    @property
+    def contrast(self) -> bool:
+        """Whether a term needs segment embeddings."""
+        return self.contrast_classes > 0 or self.contrast_instances > 0
+
+    @property
+    def temporal(self) -> tuple[str, ...]:
+        """Names of the terms that compare the two frames and have a weight."""
+        names = ("contrast_classes", "contrast_instances", "warp", "tube")
+        return tuple(name for name in names if getattr(self, name) > 0)
+
+
+class SiameseConfig(_Config):
+    """What SiamTrack does with the two frames; where the paper is silent, dossier 9.4 lists the choices."""
+
+    both_frames: bool = False
+    """Supervise the reference frame as the target (S3). With no temporal loss that is SiamTrack-Base."""
+    match_both_ways: bool = False
+    """Match the reference's boxes with the target's objects, too, and average (S4)."""
+    start: int = pydantic.Field(default=0, ge=0)
+    """Step from which on the temporal losses count (S24)."""
+    least_pixels: int = pydantic.Field(default=1, ge=1)
+    """Pixels at a quarter of the size that a segment has in both frames to be compared (S9)."""
+
+    levels: int = pydantic.Field(default=5, ge=1, le=5)
+    """Pyramid levels that the embeddings are made of, from P2 on (S5)."""
+    resize: Literal["nearest", "bilinear"] = "nearest"
+    """How coarser levels are brought to the size of P2 (S5)."""
+    gather: Literal["sum", "mean"] = "sum"
+    """How levels are joined (S5)."""
+    projection: tuple[int, int] = (256, 256)
+    """Channels after each convolution of the projection head (S6); the paper states none."""
+    renormalize: bool = True
+    """Bring pooled embeddings to length 1 (S7); the contrastive loss does it in any case."""
+    pooling: Literal["subsample", "area"] = "subsample"
+    """Masks at a quarter of the size: every fourth pixel, or shares of 4x4 pixels (S8)."""
+    instance_graph: Literal["things", "segments"] = "things"
+    """Whether the instance graph has stuff segments, too (S10)."""
+    temperature: float = pydantic.Field(default=0.5, gt=0)
+    """Of the contrastive loss (9.1)."""
+    denominator: Literal["ntxent", "neg_only", "printed"] = "ntxent"
+    """Which embeddings the contrastive loss compares an anchor with (9.2)."""
+
+    alpha: float = pydantic.Field(default=50.0, ge=0)
+    """How strict the occlusion map is."""
+    occlusion_range: Literal["unit", "bytes", "normalised"] = "unit"
+    """Images of the occlusion map: RGB in 0..1, in 0..255, or as the network sees them (S11)."""
+    occlusion_norm: Literal["l2", "squared", "summed"] = "l2"
+    """Difference of colours in the occlusion map: its length, that squared, or the sum's square (S12)."""
+    warp_directions: Literal["forward", "both"] = "forward"
+    """Warp the reference to the target, or also the target to the reference, and average (S13)."""
+    warp_norm: Literal["l2", "squared", "l1", "mse"] = "l2"
+    """Difference of logits over the channels (S14)."""
+    warp_mean: Literal["pixels", "visible", "sum"] = "pixels"
+    """Mean over all pixels, over those that aren't hidden, or a sum (S15)."""
+    warp_channels: Literal["logits", "probabilities", "stuff"] = "logits"
+    """Logits of stuff and common things, their probabilities, or logits of stuff alone (S16)."""
+    warp_stop: bool = False
+    """No gradient through the warped frame (S17)."""
+    warp_border: Literal["clamp", "exclude"] = "clamp"
+    """Places outside the other frame: its border, or not compared (S18)."""
+
+    tube_softmax: Literal["all", "common"] = "all"
+    """Softmax over all channels of a frame, or over those that both have (S19)."""
+    tube_segments: Literal["all", "things"] = "all"
+    """Whether stuff makes tubes, too (S20)."""
+    tube_void: bool = False
+    """Count void pixels as background (S21)."""
+    tube_epsilon: float = pydantic.Field(default=1e-5, ge=0)
+    """Added to the denominator (S22)."""
 
 
 class TrainConfig(_Config):
@@ -138,6 +227,8 @@ class TrainConfig(_Config):
     """sgd (momentum 0.9) or adamw."""
     lr: float = pydantic.Field(default=0.005, gt=0)
     """Learning rate after the warm-up."""
+    lr_pairs: int = pydantic.Field(default=8, ge=1)
+    """Pairs a step that `lr` is meant for; --dry-run says what another number needs, nothing is scaled."""
     weight_decay: float = pydantic.Field(default=1e-4, ge=0)
     """On every trained parameter."""
     warmup: int = pydantic.Field(default=500, ge=0)
@@ -168,7 +259,25 @@ class RunConfig(_Config):
     network: NetworkConfig = NetworkConfig()
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
+    siamese: SiameseConfig = SiameseConfig()
     train: TrainConfig = TrainConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _terms_can_be_had(self) -> RunConfig:
+        if self.loss.temporal and not self.siamese.both_frames:
+            raise ValueError(f"loss.{self.loss.temporal[0]} compares both frames; set siamese.both_frames")
+        if self.siamese.both_frames and self.network.fuse:
+            raise ValueError("network.fuse joins a frame with the one before; siamese.both_frames doesn't")
+        if self.flow_directions and not self.data.joint_crop:
+            raise ValueError("flow needs one crop for both frames; set data.joint_crop")
+        return self
+
+    @property
+    def flow_directions(self) -> int:
+        """Flow that a pair needs: 0 none, 1 from target to reference, 2 also back."""
+        if self.loss.warp > 0 and self.siamese.warp_directions == "both":
+            return 2
+        return int(self.network.fuse or self.loss.warp > 0)
 
     def to_yaml(self) -> str:
         """As text that `from_yaml` reads back to an equal configuration."""

@@ -6,8 +6,11 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from panoptube.config import DataConfig, LossConfig, NetworkConfig, RunConfig, TrainConfig
+from panoptube.config import DataConfig, LossConfig, NetworkConfig, RunConfig, SiameseConfig, TrainConfig
 from panoptube.errors import UserError
+
+TEMPORAL = {"contrast_classes": 1.0, "contrast_instances": 1.0, "warp": 1.0, "tube": 1.0}
+"""Weights of SiamTrack's losses; the paper states none (dossier 9.4, S23)."""
 
 
 def track() -> RunConfig:
@@ -47,6 +50,44 @@ def fuse() -> RunConfig:
     )
 
 
+def siamtrack_base() -> RunConfig:
+    """SiamTrack-Base for Cityscapes-VPS: `track` with both frames supervised, and no loss between them.
+
+    The gap is two labelled frames, ten of the video; the paper states it for VIPER alone (dossier 9.4, S2).
+    """
+    run = track()
+    return run.model_copy(
+        update={
+            "name": "siamtrack-base",
+            "data": run.data.model_copy(update={"gaps": (-2, 2), "gaps_in": "labels"}),
+            "siamese": SiameseConfig(both_frames=True),
+        }
+    )
+
+
+def siamtrack() -> RunConfig:
+    """VPSNet-SiamTrack for Cityscapes-VPS: `siamtrack-base` with all losses between the frames.
+
+    The paper states neither weights nor schedule: 1, and those of `track`. It takes flow from FlowNet2; set
+    data.flownet2, or it is DIS.
+    """
+    run = siamtrack_base()
+    return run.model_copy(update={"name": "siamtrack", "loss": run.loss.model_copy(update=TEMPORAL)})
+
+
+def siamtrack_8gb() -> RunConfig:
+    """`siamtrack` on smaller crops in mixed precision, eight passes a step: for a GPU of 8 GB."""
+    run = siamtrack()
+    return run.model_copy(
+        update={
+            "name": "siamtrack-8gb",
+            "network": run.network.model_copy(update={"train_proposals": 1000, "roi_samples": 256}),
+            "data": run.data.model_copy(update={"size": (384, 768), "scale": (0.4, 0.75)}),
+            "train": run.train.model_copy(update={"precision": "bf16-mixed", "accumulate": 8}),
+        }
+    )
+
+
 def tiny_streets() -> RunConfig:
     """A small VPSNet-Track for the CPU, trained on synthetic streets alone: nothing to download."""
     return RunConfig(
@@ -72,7 +113,13 @@ def tiny_streets() -> RunConfig:
         data=DataConfig(gaps=(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5), jitter=0.25, workers=0),
         loss=LossConfig(),
         train=TrainConfig(
-            steps=3600, optimizer="adamw", lr=6e-4, weight_decay=0.01, warmup=300, schedule="cosine"
+            steps=3600,
+            optimizer="adamw",
+            lr=6e-4,
+            lr_pairs=2,
+            weight_decay=0.01,
+            warmup=300,
+            schedule="cosine",
         ),
     )
 
@@ -94,13 +141,38 @@ def tiny_fusetrack_streets() -> RunConfig:
     return run.model_copy(update={"name": "tiny-fusetrack-streets", "network": network})
 
 
+def tiny_siamtrack_base_streets() -> RunConfig:
+    """`tiny-streets` with both frames supervised, ten frames apart."""
+    run = tiny_streets()
+    return run.model_copy(
+        update={
+            "name": "tiny-siamtrack-base-streets",
+            "data": run.data.model_copy(update={"gaps": (-10, 10)}),
+            "siamese": SiameseConfig(both_frames=True, projection=(64, 64)),
+        }
+    )
+
+
+def tiny_siamtrack_streets() -> RunConfig:
+    """`tiny-siamtrack-base-streets` with all losses between the frames; the streets' flow is exact."""
+    run = tiny_siamtrack_base_streets()
+    return run.model_copy(
+        update={"name": "tiny-siamtrack-streets", "loss": run.loss.model_copy(update=TEMPORAL)}
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "track": track,
     "fusetrack": fusetrack,
     "fuse": fuse,
+    "siamtrack-base": siamtrack_base,
+    "siamtrack": siamtrack,
+    "siamtrack-8gb": siamtrack_8gb,
     "tiny": tiny,
     "tiny-streets": tiny_streets,
     "tiny-fusetrack-streets": tiny_fusetrack_streets,
+    "tiny-siamtrack-base-streets": tiny_siamtrack_base_streets,
+    "tiny-siamtrack-streets": tiny_siamtrack_streets,
 }
 """By the name that the command line takes."""
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from panoptube.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from panoptube.config import LossConfig, RunConfig, TrainConfig
+from panoptube.config import RunConfig, TrainConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip, Image
 from panoptube.data.labelled_video import read_labelled_videos
@@ -29,39 +29,20 @@ from panoptube.data.pairs import FramePair, PairDataset, load_batches
 from panoptube.data.streets import street_clip
 from panoptube.errors import UserError
 from panoptube.evaluate import evaluate_clips, scored_frames
-from panoptube.losses.supervised import supervised
+from panoptube.flow.learned import flow_network
 from panoptube.network.backbone import load_imagenet
-from panoptube.network.boxes import random_choice
 from panoptube.network.vpsnet import VPSNet, vpsnet
 from panoptube.network.weights import load_fitting, save_weights
 from panoptube.panoptic.frame import PanopticFrame
 from panoptube.predictor import VideoPredictor
 from panoptube.training_log import TrainingLog, Validate
+from panoptube.training_step import TrainingStep
 from panoptube.view.overlay import overlay
 
 SCORED_EVERY = 5
 """Validation scores every fifth frame, as Cityscapes-VPS does."""
 
 NO_VALIDATION = "set train.validate_every to 0 to train without validation"
-
-
-class TrainingStep(nn.Module):
-    """Network and losses as one module, so that gradients are averaged over processes when its terms are.
-
-    Args:
-        network: what is trained.
-        config: weights of the terms.
-    """
-
-    def __init__(self, network: VPSNet, config: LossConfig) -> None:
-        super().__init__()
-        self.network = network
-        self.config = config
-
-    def forward(self, pair: FramePair, seed: int) -> dict[str, Tensor]:
-        """Weighted terms by name, each (); `seed` decides which anchors and boxes are sampled."""
-        choose = random_choice(torch.Generator().manual_seed(seed))
-        return supervised(self.network.training_outputs(pair, choose), self.config)
 
 
 def train(
@@ -103,7 +84,10 @@ def train(
 
     torch.manual_seed(run.train.seed)
     taxonomy = CITYSCAPES
-    pairs = PairDataset(run.data, run.train.seed, taxonomy, with_flow=run.network.fuse)
+    flow = None
+    if run.data.flownet2 is not None and run.flow_directions:
+        flow = flow_network("flownet2", run.data.flownet2).to(fabric.device)
+    pairs = PairDataset(run.data, run.train.seed, taxonomy, run.flow_directions if flow is None else 0)
     network = vpsnet(run.network, taxonomy)
     if fabric.is_global_zero and not (out / "checkpoint.pt").exists():  # the other processes get its weights
         if init is None:
@@ -113,7 +97,7 @@ def train(
     validate = None
     if run.train.validate_every and fabric.is_global_zero:
         validate = Validation(network, run, out)
-    step = TrainingStep(network, run.loss)
+    step = TrainingStep(network, run, flow)
     return fit(
         fabric, step, run, pairs, out, lambda path: save_weights(path, network, run), validate, console
     )
@@ -136,7 +120,7 @@ def fit(
 
     Args:
         fabric: launched.
-        module: (pair, seed) -> weighted terms by name, each (); the same names at every step.
+        module: (pair, seed, step) -> weighted terms by name, each (); the same names at every step.
         run: its `train` and `data.workers` are used; all of it is saved.
         pairs: training pairs, endless, by index.
         out: folder of the run.
@@ -193,7 +177,7 @@ def fit(
                 torch.manual_seed(seed)  # for layers with randomness of their own
                 with fabric.no_backward_sync(wrapped, enabled=number < config.accumulate):
                     with mixed:
-                        terms = wrapped(pair.to(fabric.device), seed)
+                        terms = wrapped(pair.to(fabric.device), seed, done)
                     fabric.backward(torch.stack(list(terms.values())).sum() / config.accumulate)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0) + term.detach().float() / config.accumulate

@@ -27,6 +27,7 @@ from panoptube.data.pairs import (
     draw_pair,
     frame_targets,
     load_batches,
+    reference_frame,
 )
 from panoptube.data.transforms import MEAN, STD, Geometry
 from panoptube.errors import UserError
@@ -354,7 +355,7 @@ def with_exact_flow(clip: Clip) -> Clip:
 def test_flow_leads_from_a_thing_to_itself_whatever_the_crop(seed: int) -> None:
     config = DataConfig(size=(64, 96), scale=(0.8, 1.5), streets=0, videos=1)
     pair = draw_pair(
-        with_exact_flow(moving_clip()), 1, 4, np.random.default_rng(seed), config, with_flow=True
+        with_exact_flow(moving_clip()), 1, 4, np.random.default_rng(seed), config, flow_directions=1
     )
     assert pair.flow is not None
     target, reference = pair.targets[0]
@@ -384,7 +385,7 @@ def test_flow_is_from_dis_where_the_clip_has_none() -> None:
     clip = Clip("sliding", CITYSCAPES, (64, 96), 10.0, 3, (0, 1, 2), image, lambda t: still)
     config = DataConfig(size=(96, 128), scale=(1, 1), streets=0, videos=1, jitter=0.2)
     for seed in range(4):  # with and without a flip
-        pair = draw_pair(clip, 0, 2, np.random.default_rng(seed), config, with_flow=True)
+        pair = draw_pair(clip, 0, 2, np.random.default_rng(seed), config, flow_directions=1)
         flipped = bool(pair.targets[0][0].boxes[0, 0] < 48)  # the person's box
         assert pair.flow is not None
         assert (pair.flow[0, :, 64:] == 0).all()
@@ -393,8 +394,40 @@ def test_flow_is_from_dis_where_the_clip_has_none() -> None:
         assert pair.flow[0, 1, 8:56, 16:80].median().item() == pytest.approx(0, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("t", "gap", "gaps_in", "expected"),
+    [
+        (4, 5, "frames", 9),
+        (19, 5, "frames", 14),  # the other sign at the end
+        (4, 10, "frames", 14),
+        (4, 3, "frames", None),
+        (4, 1, "labels", 9),
+        (9, 2, "labels", 19),
+        (19, 2, "labels", 9),
+        (14, -3, "labels", None),
+    ],
+)
+def test_reference_frame_by_hand(t: int, gap: int, gaps_in: str, expected: int | None) -> None:
+    clip = replace(moving_clip(), length=20, labelled=(4, 9, 14, 19))
+    assert reference_frame(clip, t, gap, gaps_in) == expected
+
+
+def test_flow_back_and_crops_of_their_own(videos: DataConfig) -> None:
+    pair = PairDataset(videos, 3, flow_directions=2)[0]
+    assert pair.backward_flow is not None
+    assert pair.flow is not None
+    assert not torch.equal(pair.flow, pair.backward_flow)
+    own = videos.model_copy(update={"joint_crop": False})
+    same = []
+    for seed in range(8):
+        apart, joint = (draw_pair(moving_clip(), 1, 4, np.random.default_rng(seed), c) for c in (own, videos))
+        assert torch.equal(apart.images[:, 0], joint.images[:, 0])
+        same.append(torch.equal(apart.images[:, 1], joint.images[:, 1]))
+    assert not all(same)
+
+
 def test_flow_changes_nothing_else(videos: DataConfig) -> None:
-    plain, flowing = PairDataset(videos, 3), PairDataset(videos, 3, with_flow=True)
+    plain, flowing = PairDataset(videos, 3), PairDataset(videos, 3, flow_directions=1)
     for index in range(3):
         a, b = plain[index], flowing[index]
         assert a.flow is None

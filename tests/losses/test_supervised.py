@@ -251,7 +251,7 @@ def test_all_terms_are_weighted_means_over_the_frames() -> None:
     )
     f, g = frame(), told(right=False)
     found = losses.supervised([f, g], weights)
-    assert list(found) == list(TERMS) == list(LossConfig.model_fields)
+    assert list(found) == list(TERMS) == list(LossConfig.model_fields)[: len(TERMS)]
     for name, term in TERMS.items():
         expected = getattr(weights, name) * (term(f).item() + term(g).item()) / 2
         assert found[name].item() == pytest.approx(expected), name

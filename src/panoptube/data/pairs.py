@@ -84,6 +84,7 @@ class FramePair:
         targets: per pair, truth of the target and of the reference frame.
         gaps: (B,) int64, frames from target to reference.
         flow: (B, 2, H, W) float32 pixels from target to reference, x first, nan where unknown; or None.
+        backward_flow: the same from reference to target.
 
     Raises:
         ValueError: shapes don't agree.
@@ -93,6 +94,7 @@ class FramePair:
     targets: tuple[tuple[FrameTargets, FrameTargets], ...]
     gaps: Tensor
     flow: Tensor | None = None
+    backward_flow: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 5 or self.images.shape[1:3] != (2, 3):
@@ -106,14 +108,15 @@ class FramePair:
             for frame in pair:
                 if tuple(frame.semantic.shape) != size:
                     raise ValueError(f"images are {size}, a semantic map is {tuple(frame.semantic.shape)}")
-        if self.flow is not None and tuple(self.flow.shape) != (batch, 2, *size):
-            raise ValueError(f"flow must be {(batch, 2, *size)}, got {tuple(self.flow.shape)}")
+        for flow in (self.flow, self.backward_flow):
+            if flow is not None and tuple(flow.shape) != (batch, 2, *size):
+                raise ValueError(f"flow must be {(batch, 2, *size)}, got {tuple(flow.shape)}")
 
     def to(self, device: torch.device) -> FramePair:
         """The same on `device`."""
         targets = tuple((a.to(device), b.to(device)) for a, b in self.targets)
-        flow = None if self.flow is None else self.flow.to(device)
-        return FramePair(self.images.to(device), targets, self.gaps.to(device), flow)
+        flows = (None if flow is None else flow.to(device) for flow in (self.flow, self.backward_flow))
+        return FramePair(self.images.to(device), targets, self.gaps.to(device), *flows)
 
 
 def frame_targets(truth: PanopticFrame, taxonomy: Taxonomy) -> FrameTargets:
@@ -143,7 +146,7 @@ def frame_targets(truth: PanopticFrame, taxonomy: Taxonomy) -> FrameTargets:
 
 
 def draw_pair(
-    clip: Clip, t: int, gap: int, rng: np.random.Generator, config: DataConfig, with_flow: bool = False
+    clip: Clip, t: int, gap: int, rng: np.random.Generator, config: DataConfig, flow_directions: int = 0
 ) -> FramePair:
     """Frames t and t + gap with one random resize, crop and flip for both (dossier 10.1, 10.2).
 
@@ -155,9 +158,9 @@ def draw_pair(
         t: target frame.
         gap: frames from target to reference.
         rng: where all draws come from.
-        config: its size, fit, scale and jitter are used.
-        with_flow: whether the pair has flow: the clip's own, or that of DIS before the colours change. It
-            changes nothing else.
+        config: its size, fit, scale, jitter, joint_crop and flow_of are used.
+        flow_directions: 0 for no flow, 1 for that from target to reference, 2 for that back as well: the
+            clip's own, or that of DIS before the colours change. It changes nothing else.
 
     Returns:
         A batch of one.
@@ -174,21 +177,40 @@ def draw_pair(
         truth = clip.truth(frame)
         if truth is None:
             raise ValueError(f"clip {clip.name!r} has no truth for frame {frame}")
+        if frame != t and not config.joint_crop:
+            geometry = Geometry.draw(rng, clip.size, config.size, config.scale, config.fit)
         crops.append(geometry.image(clip.image(frame)))
         image = colors.then(rng, config.jitter / 10)(crops[-1])
         images.append(normalize(image, config.size))
         cropped = PanopticFrame(geometry.labels(truth.semantic, VOID), geometry.labels(truth.instance, 0))
         targets.append(frame_targets(cropped, clip.taxonomy))
-    flow = None
-    if with_flow and clip.read_flow is not None:
-        flow = torch.from_numpy(crop_flow(clip.read_flow(t, t + gap), geometry))[None]
-    elif with_flow:
-        padded = np.zeros((2, *config.size), np.float32)
-        padded[:, : crops[0].shape[0], : crops[0].shape[1]] = dis_image_flow(*crops).transpose(2, 0, 1)
-        flow = torch.from_numpy(padded)[None]
+    flows = [
+        pair_flow(clip, *frames, geometry, images_in, config)
+        for frames, images_in in (((t, t + gap), crops), ((t + gap, t), crops[::-1]))[:flow_directions]
+    ]
     return FramePair(
-        torch.from_numpy(np.stack(images))[None], ((targets[0], targets[1]),), torch.tensor([gap]), flow
+        torch.from_numpy(np.stack(images))[None],
+        ((targets[0], targets[1]),),
+        torch.tensor([gap]),
+        *(torch.from_numpy(flow)[None] for flow in flows),
     )
+
+
+def pair_flow(
+    clip: Clip, t: int, u: int, geometry: Geometry, crops: Sequence[Image], config: DataConfig
+) -> NDArray[np.float32]:
+    """Flow from the window of frame t to that of frame u, (2, h, w) float32, 0 in the padding.
+
+    Args:
+        crops: the two windows, for DIS where the clip has no flow of its own and `config.flow_of` is "crop".
+    """
+    if clip.read_flow is not None:
+        return crop_flow(clip.read_flow(t, u), geometry)
+    if config.flow_of == "frame":
+        return crop_flow(dis_image_flow(clip.image(t), clip.image(u)), geometry)
+    padded = np.zeros((2, *config.size), np.float32)
+    padded[:, : crops[0].shape[0], : crops[0].shape[1]] = dis_image_flow(*crops).transpose(2, 0, 1)
+    return padded
 
 
 def crop_flow(flow: FlowField, geometry: Geometry) -> NDArray[np.float32]:
@@ -213,12 +235,17 @@ def crop_flow(flow: FlowField, geometry: Geometry) -> NDArray[np.float32]:
 
 def collate(pairs: Sequence[FramePair]) -> FramePair:
     """Batches of equal image size as one batch; flow only where all have it."""
-    flows = [pair.flow for pair in pairs if pair.flow is not None]
+
+    def joined(flows: Sequence[Tensor | None]) -> Tensor | None:
+        known = [flow for flow in flows if flow is not None]
+        return torch.cat(known) if len(known) == len(flows) else None
+
     return FramePair(
         images=torch.cat([pair.images for pair in pairs]),
         targets=tuple(targets for pair in pairs for targets in pair.targets),
         gaps=torch.cat([pair.gaps for pair in pairs]),
-        flow=torch.cat(flows) if len(flows) == len(pairs) else None,
+        flow=joined([pair.flow for pair in pairs]),
+        backward_flow=joined([pair.backward_flow for pair in pairs]),
     )
 
 
@@ -236,14 +263,14 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
         config: what is drawn.
         seed: of the run.
         taxonomy: of the labelled videos.
-        with_flow: whether pairs have flow, as in `draw_pair`.
+        flow_directions: which flow pairs have, as in `draw_pair`.
 
     Raises:
         UserError: nothing to draw from, or the labelled videos can't be opened.
     """
 
     def __init__(
-        self, config: DataConfig, seed: int, taxonomy: Taxonomy = CITYSCAPES, with_flow: bool = False
+        self, config: DataConfig, seed: int, taxonomy: Taxonomy = CITYSCAPES, flow_directions: int = 0
     ) -> None:
         if config.streets + config.videos == 0:
             raise UserError("data.streets and data.videos are both 0; one must be above 0")
@@ -251,7 +278,7 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
             raise UserError(
                 "data.videos is above 0 but data.root is not set; give the folder of labelled videos"
             )
-        self.config, self.seed, self.with_flow = config, seed, with_flow
+        self.config, self.seed, self.flow_directions = config, seed, flow_directions
         self.clips: list[Clip] = []
         if config.videos > 0 and config.root is not None:
             self.clips = read_labelled_videos(config.root, "train", taxonomy)
@@ -261,11 +288,10 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
         for _ in range(MAX_DRAWS):
             clip = self._draw_clip(index, rng)
             t, gap = int(rng.choice(clip.labelled)), int(rng.choice(self.config.gaps))
-            if t + gap not in clip.labelled:
-                gap = -gap
-            if t + gap not in clip.labelled:
+            u = reference_frame(clip, t, gap, self.config.gaps_in)
+            if u is None:
                 continue
-            pair = draw_pair(clip, t, gap, rng, self.config, self.with_flow)
+            pair = draw_pair(clip, t, u - t, rng, self.config, self.flow_directions)
             if all(len(frame.labels) for frame in pair.targets[0]):
                 return pair
         raise UserError(
@@ -281,6 +307,26 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
         stretch = index // (STREETS_AT_ONCE * PAIRS_PER_STREET)
         number = stretch * STREETS_AT_ONCE + int(rng.integers(STREETS_AT_ONCE))
         return _training_street(self.seed, number, self.config.size, self.config.difficulty)
+
+
+def reference_frame(clip: Clip, t: int, gap: int, gaps_in: str) -> int | None:
+    """The frame with truth that is `gap` from labelled frame t, or else `-gap` (dossier 9.4, S1 and S2).
+
+    Args:
+        gaps_in: "frames", or "labels", which counts frames with truth.
+
+    Returns:
+        Its index, or None if the clip has neither.
+    """
+    for step in (gap, -gap):
+        if gaps_in == "frames":
+            if t + step in clip.labelled:
+                return t + step
+        else:
+            place = clip.labelled.index(t) + step
+            if 0 <= place < len(clip.labelled):
+                return clip.labelled[place]
+    return None
 
 
 @lru_cache(maxsize=STREETS_AT_ONCE)

@@ -27,10 +27,15 @@ def supervised(frames: Sequence[FrameTraining], weights: LossConfig) -> dict[str
         "classes": sum_of(class_loss(f) for f in frames) * weights.classes,
         "boxes": sum_of(box_loss(f) for f in frames) * weights.boxes,
         "masks": sum_of(mask_loss(f) for f in frames) * weights.masks,
-        "match": sum_of(match_loss(f) for f in frames) * weights.match,
+        "match": match_term(frames, weights) * count,
         "panoptic": sum_of(pixel_loss(f.panoptic, f.panoptic_target) for f in frames) * weights.panoptic,
     }
     return {name: term / count for name, term in terms.items()}
+
+
+def match_term(frames: Sequence[FrameTraining], weights: LossConfig) -> Tensor:
+    """The weighted match term alone, mean over `frames`, ()."""
+    return sum_of(match_loss(f) for f in frames) * weights.match / len(frames)
 
 
 def sum_of(values: Iterable[Tensor]) -> Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-EPSILON = 1e-5
-"""Added to the denominator of Eq. 7 (dossier 9.4, S22)."""
 
-
-def tube_matching_loss(predicted: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
+def tube_matching_loss(
+    predicted: Tensor, truth: Tensor, valid: Tensor | None = None, epsilon: float = 1e-5
+) -> Tensor:
     """1 - 2 sum(T G) / (sum T^2 + sum G^2 + 1e-5), mean over the segments (Eqs. 5 to 7).
 
     T is a segment's probability in both frames and G its true mask; sums run over both frames and all
@@ -25,6 +24,7 @@ def tube_matching_loss(predicted: Tensor, truth: Tensor, valid: Tensor | None = 
         predicted: (2, K, H, W) float in [0, 1].
         truth: (2, K, H, W) 0 or 1, any dtype.
         valid: (2, H, W) bool or 0 and 1; pixels that aren't count in no sum. None: all are.
+        epsilon: added to the denominator of Eq. 7 (dossier 9.4, S22).
 
     Returns:
         () in [0, 1], in the dtype of `predicted`; 0 with a gradient of 0 if K is 0.
@@ -48,4 +48,4 @@ def tube_matching_loss(predicted: Tensor, truth: Tensor, valid: Tensor | None = 
         predicted, truth = predicted * mask, truth * mask
     both = (predicted * truth).sum((0, 2, 3))
     each = predicted.square().sum((0, 2, 3)) + truth.square().sum((0, 2, 3))
-    return (1 - 2 * both / (each + EPSILON)).mean()
+    return (1 - 2 * both / (each + epsilon)).mean()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+OcclusionNorm = Literal["l2", "squared", "summed"]
+WarpNorm = Literal["l2", "squared", "l1", "mse"]
+WarpMean = Literal["pixels", "visible", "sum"]
 
 EPSILON = 1e-6
 """Inside the root of Eq. 4, whose gradient would not be finite at 0 (dossier 9.4, S14)."""
@@ -45,7 +51,7 @@ def warp_bilinear(maps: Tensor, flow: Tensor) -> Tensor:
     return warped[0].to(maps.dtype)
 
 
-def occlusion_map(image: Tensor, warped: Tensor, alpha: float = 50.0) -> Tensor:
+def occlusion_map(image: Tensor, warped: Tensor, alpha: float = 50.0, norm: OcclusionNorm = "l2") -> Tensor:
     """exp(-alpha |I - W|): near 1 where the warped other frame looks the same, near 0 where it is hidden.
 
     The norm is the L2 norm over the channels, not squared, as printed below Eq. 4 (dossier 9.4, S11 and
@@ -58,6 +64,8 @@ def occlusion_map(image: Tensor, warped: Tensor, alpha: float = 50.0) -> Tensor:
         image: (3, H, W) float in [0, 1].
         warped: (3, H, W), the other frame warped to this one.
         alpha: how strict; 0 or more.
+        norm: the L2 norm; its square; or the square of the sum over the channels, as in the code of earlier
+            work (S12).
 
     Returns:
         (H, W) in [0, 1], in the inputs' dtype.
@@ -67,10 +75,22 @@ def occlusion_map(image: Tensor, warped: Tensor, alpha: float = 50.0) -> Tensor:
     """
     if image.ndim != 3 or image.shape != warped.shape:
         raise ValueError(f"images must be (3, H, W) twice, got {tuple(image.shape)}, {tuple(warped.shape)}")
-    return torch.exp(-alpha * torch.linalg.vector_norm(image - warped, dim=0))
+    difference = image - warped
+    if norm == "l2":
+        distance = torch.linalg.vector_norm(difference, dim=0)
+    else:
+        distance = difference.square().sum(0) if norm == "squared" else difference.sum(0).square()
+    return torch.exp(-alpha * distance)
 
 
-def warping_loss(logits: Tensor, reference_logits: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
+def warping_loss(
+    logits: Tensor,
+    reference_logits: Tensor,
+    flow: Tensor,
+    occlusion: Tensor,
+    norm: WarpNorm = "l2",
+    mean: WarpMean = "pixels",
+) -> Tensor:
     """Mean over the pixels of O sqrt(sum over channels of d^2 + 1e-6), d = logits - warped reference (Eq. 4).
 
     The sum over the pixels that the paper prints is a mean here (dossier 9.4, S15). Both frames get a
@@ -87,6 +107,8 @@ def warping_loss(logits: Tensor, reference_logits: Tensor, flow: Tensor, occlusi
         reference_logits: (K, H, W), channel i the same segment in the other frame.
         flow: (2, H, W) in pixels of these maps, x first, from this frame to the other.
         occlusion: (H, W) in [0, 1], 0 where nothing is compared.
+        norm: of d over the channels: as above; its square; the sum of |d|; or the mean of d^2 (S14).
+        mean: over all pixels; over those that are seen, weighted by O; or the sum that is printed (S15).
 
     Returns:
         (), in the inputs' dtype; 0 with a gradient of 0 if K is 0 or there are no pixels.
@@ -102,5 +124,15 @@ def warping_loss(logits: Tensor, reference_logits: Tensor, flow: Tensor, occlusi
     if not logits.numel():
         return (logits.sum() + reference_logits.sum()) * 0
     difference = logits - warp_bilinear(reference_logits, flow)
-    length = torch.sqrt(difference.square().sum(0) + EPSILON)
-    return (occlusion.to(logits.dtype) * length).mean()
+    squares = difference.square()
+    lengths = {
+        "l2": lambda: torch.sqrt(squares.sum(0) + EPSILON),
+        "squared": lambda: squares.sum(0),
+        "l1": lambda: difference.abs().sum(0),
+        "mse": lambda: squares.mean(0),
+    }
+    seen = occlusion.to(logits.dtype)
+    total = (seen * lengths[norm]()).sum()
+    if mean == "sum":
+        return total
+    return total / (seen.sum().clamp(min=EPSILON) if mean == "visible" else seen.numel())
