@@ -63,7 +63,7 @@ def traced(
         "refine": neck.refine,
     }
     hooks = [part.register_forward_hook(partial(keep, name)) for name, part in parts.items()]
-    fused = neck(pyramid, reference, flow, legacy=True)
+    fused = neck(pyramid, reference, flow)
     for hook in hooks:
         hook.remove()
     target, warped, _ = seen["residual"][0]

@@ -25,11 +25,10 @@ from panoptube.network.roi import BOX_SIZE, MASK_SIZE, pool
 from panoptube.network.rpn import RpnOutput, anchors, propose
 from panoptube.network.semantic import full_size
 from panoptube.network.vpsnet import FrameTraining, VPSNet
-from panoptube.panoptic.assemble import index_map, unify
+from panoptube.panoptic.assemble import CITYSCAPES_PIXELS, index_map, unify
 from panoptube.panoptic.tracker import WORST, Association, Tracker
 from parity import FLOAT_TOLERANCE, Arrays, Row, compare, network_from_rule, network_input, numpy, same_rows
 
-STUFF_AREA = 2048
 ON_STORED = " (stored proposals)"
 TRUTH = ("gt_bboxes", "gt_labels", "gt_masks", "gt_obj_ids", "gt_semantic_seg")
 REFERENCE_TRUTH = ("ref_bboxes", "ref_labels", "ref_obj_ids")
@@ -146,7 +145,7 @@ def second_stage(
         numpy(d.labels[kept]),
         numpy(ids[kept]),
         CITYSCAPES,
-        STUFF_AREA,
+        round(network.config.stuff_area * CITYSCAPES_PIXELS),
         True,
     )
     out[f"{t}_pan_2ch"] = np.stack(unified, -1)

@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """Median seconds by name, on a GPU with `NAME_mib`, its peak memory."""
     runs = {"Track": track(), "SiamTrack-Base": siamtrack_base(), "SiamTrack": siamtrack()}
     contenders = {name: Contender(on_streets(r, options), options.device) for name, r in runs.items()}
-    pairs = PairDataset(contenders["SiamTrack"].run.data, 0, CITYSCAPES, flow_directions=1)
+    pairs = PairDataset(contenders["SiamTrack"].run.data, 0, flow_directions=1)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     found: dict[str, float] = {}
     for turn in progress(range(options.turns + 1), "turns", console=Console(stderr=True)):

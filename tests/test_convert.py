@@ -191,6 +191,15 @@ def test_fusetrack_is_recognised_and_gives_the_stored_pyramid(folder: Path) -> N
         assert parity.compare("x", found, stored[f"f1_X{level + 2}"], "float").passed
 
 
+def test_settings_go_into_the_file(folder: Path) -> None:
+    checkpoint, out = save(thin(PUBLISHED), folder / "latest.pth"), folder / "track.safetensors"
+    convert(checkpoint, out, legacy=True, match_score=False)
+    assert load_weights(out)[1].network == NetworkConfig(legacy=True, match_score=False)
+    out.unlink()
+    convert(checkpoint, out)
+    assert load_weights(out)[1].network == NetworkConfig()
+
+
 @pytest.mark.parametrize("viper", [False, True])
 def test_fuse_is_recognised(folder: Path, viper: bool) -> None:
     shapes = with_viper_rows(FUSE) if viper else FUSE
@@ -592,7 +601,11 @@ def test_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     assert run(checkpoint, "--out", out, "--legacy") == 0
     assert capsys.readouterr().out == f"{out}: VPSNet-Track, 19 classes of cityscapes, 381 entries\n"
-    assert load_weights(out)[1].network.legacy
+    assert load_weights(out)[1].network == NetworkConfig(legacy=True)
+    table = folder / "table.safetensors"
+    assert run(checkpoint, "--out", table, "--legacy", "--no-match-score") == 0
+    assert load_weights(table)[1].network == NetworkConfig(legacy=True, match_score=False)
+    capsys.readouterr()
     assert run(checkpoint, "--out", out) == 2
     assert capsys.readouterr().err == f"panoptube: {out} exists; name another file, or remove it\n"
 

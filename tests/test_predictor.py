@@ -18,6 +18,7 @@ from panoptube.flow.images import dis_image_flow
 from panoptube.network.fuse import FuseNeck
 from panoptube.network.vpsnet import Detections, VPSNet, vpsnet
 from panoptube.panoptic.frame import VOID
+from panoptube.panoptic.segment_ids import SegmentIds, frame_to_ids
 from panoptube.predictor import VideoPredictor, network_size
 
 CAR, PERSON = 3, 1
@@ -36,11 +37,13 @@ class Scripted(nn.Module):
         self.fuse = None
         self.frames = list(frames)
         self.shown: list[Tensor] = []
+        self.sizes: list[tuple[int, int] | None] = []
 
-    def forward(self, images: Tensor) -> list[Detections]:
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> list[Detections]:
         """Each detection is (box, label, which of 64 different looks); it fills its box. Road elsewhere."""
         found = self.frames[len(self.shown) % len(self.frames)]
         self.shown.append(images)
+        self.sizes.append(size)
         height, width = images.shape[2] // 4, images.shape[3] // 4
         semantic = torch.zeros(len(CITYSCAPES), height, width)
         semantic[ROAD] = 1
@@ -92,6 +95,7 @@ def test_result_has_the_size_of_the_image(size: tuple[int, int], inside: tuple[i
     assert network_size(size, (64, 128)) == inside
     padded = tuple(-(-edge // 32) * 32 for edge in inside)
     assert tuple(network.shown[0].shape) == (1, 3, *padded)
+    assert network.sizes == [inside], "the network knows what is padding"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +193,36 @@ def test_memory_is_bounded_by_max_age() -> None:
     assert len(published.tracker) == LOOKS
 
 
+@pytest.mark.parametrize(("match_score", "second"), [(True, (2, 1)), (False, (1, 2))])
+def test_looks_decide_only_with_the_match_score(match_score: bool, second: tuple[int, int]) -> None:
+    """Two cars change places, or their looks."""
+    other = [80.0, 16, 111, 47]
+    network = Scripted(
+        [[(BOX, CAR, 0), (other, CAR, 1)], [(BOX, CAR, 1), (other, CAR, 0)]], match_score=match_score
+    )
+    video = predictor(network)
+    first, frame = video.step(image(64, 128)), video.step(image(64, 128))
+    assert (int(first.instance[30, 30]), int(first.instance[30, 90])) == (1, 2)
+    assert (int(frame.instance[30, 30]), int(frame.instance[30, 90])) == second
+
+
+def test_legacy_object_value_0_is_a_segment_with_another_id_in_each_frame() -> None:
+    """A byte holds id + 1 of objects 255 and 511 as 0; the published files have no crowd."""
+    other = [80.0, 16, 111, 47]
+    video = predictor(Scripted([[(BOX, CAR, 0), (other, CAR, 1)]], legacy=True, stuff_area=0.0))
+    video.tracker.next_id = 255
+    frames = [video.step(image(64, 128)) for _ in range(3)]
+    assert [int(f.instance[30, 30]) for f in frames] == [256, 257, 258]
+    assert [int(f.instance[30, 90]) for f in frames] == [1, 1, 1]
+    assert frames[2].scores == pytest.approx({258: 0.99, 1: 0.8})
+    assert np.array_equal(frames[0].instance > 0, frames[0].semantic == CITYSCAPES.index("car"))
+    ids = SegmentIds(CITYSCAPES)
+    tables = [frame_to_ids(f, CITYSCAPES, ids)[1] for f in frames]
+    assert not any(segment.iscrowd for table in tables for segment in table)
+    cars = [[s.id for s in table if s.track_id is not None] for table in tables]
+    assert len({min(pair) for pair in cars} | {max(pair) for pair in cars}) == 4, "1 that goes on, 3 new ones"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -272,10 +306,8 @@ def what_is_fused(network: VPSNet) -> list[tuple[list[Tensor], list[Tensor], Ten
     seen: list[tuple[list[Tensor], list[Tensor], Tensor]] = []
     assert isinstance(network.fuse, FuseNeck)
 
-    def keep(neck: nn.Module, inputs: tuple[list[Tensor], list[Tensor], Tensor, bool]) -> None:
-        pyramid, reference, flow, legacy = inputs
-        assert legacy == network.config.legacy
-        seen.append((pyramid, reference, flow))
+    def keep(neck: nn.Module, inputs: tuple[list[Tensor], list[Tensor], Tensor]) -> None:
+        seen.append(inputs)
 
     network.fuse.register_forward_pre_hook(keep)
     return seen
@@ -285,6 +317,14 @@ def what_is_fused(network: VPSNet) -> list[tuple[list[Tensor], list[Tensor], Ten
 def test_fused_frames_have_the_one_before_as_their_reference(legacy: bool) -> None:
     network, source = tiny(finds_something=True, fuse=True, legacy=legacy), GivenFlow(4.0)
     seen, video = what_is_fused(network), VideoPredictor(network, flow=source)
+    sizes: list[tuple[int, int] | None] = []
+    detect_all = network.detect_all
+
+    def detect(pyramid: Sequence[Tensor], size: tuple[int, int] | None = None) -> list[Detections]:
+        sizes.append(size)
+        return detect_all(pyramid, size)
+
+    network.detect_all = detect  # type: ignore[method-assign]
     pictures = [image(64, 115, seed) for seed in range(3)]
     buffer = np.empty_like(pictures[0])
     for picture in pictures:
@@ -293,20 +333,23 @@ def test_fused_frames_have_the_one_before_as_their_reference(legacy: bool) -> No
         assert frame.size == (64, 115)
         frame.check(CITYSCAPES)
     assert frame.scores, "it found something"
+    assert sizes == [(64, 115)] * 3, "the network knows what is padding"
     first, *others = source.asked
-    assert first[0].shape == (64, 115, 3)
+    assert first[0].shape == (64, 128 if legacy else 115, 3)
     assert np.array_equal(*first), "the first frame is its own reference"
-    for (_, before), (picture, _) in zip(others, source.asked):
+    for (_, before), (picture, _), shown in zip(others, source.asked, pictures):
         assert np.array_equal(before, picture)
+        assert np.array_equal(picture[:, :115], shown)
+        assert (picture[:, 115:] == (124, 116, 104)).all(), "padding has the mean colour"
     assert all(torch.equal(a, b) for a, b in zip(seen[0][0], seen[0][1]))
     for t in (1, 2):
         assert all(torch.equal(a, b) for a, b in zip(seen[t][1], seen[t - 1][0]))
         assert not torch.equal(seen[t][0][0], seen[t][1][0])
-    # The network sees 64 x 128 pixels, the last 13 columns of which are padding at rest.
+    # The network sees 64 x 128 pixels, the last 13 columns of which are padding: at rest, but published.
     flow = torch.zeros(1, 2, 64, 128)
-    flow[..., :115] = 4
+    flow[..., : 128 if legacy else 115] = 4
     assert torch.equal(seen[2][2], flow_quarter(flow))
-    assert seen[2][2][0, 0, 0].tolist() == [1] * 29 + [0] * 3
+    assert seen[2][2][0, 0, 0].tolist() == [1] * 29 + [1 if legacy else 0] * 3
 
 
 def test_what_is_fused_decides_what_is_seen() -> None:

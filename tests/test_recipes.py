@@ -8,7 +8,19 @@ import pytest
 
 from panoptube.config import RunConfig
 from panoptube.errors import UserError
-from panoptube.recipes import RECIPES, fuse, fusetrack, load_run, tiny_fusetrack_streets, tiny_streets, track
+from panoptube.recipes import (
+    RECIPES,
+    fuse,
+    fusetrack,
+    load_run,
+    siamtrack,
+    siamtrack_base,
+    tiny_fusetrack_streets,
+    tiny_siamtrack_base_streets,
+    tiny_siamtrack_streets,
+    tiny_streets,
+    track,
+)
 
 
 def test_track_has_the_published_numbers() -> None:
@@ -45,6 +57,29 @@ def test_fusetrack_is_track_with_the_neck_and_fuse_has_no_match_head() -> None:
         tiny_streets().loss,
         tiny_streets().train,
     )
+
+
+def test_siamtrack_is_track_on_both_frames() -> None:
+    base, full = siamtrack_base(), siamtrack()
+    assert (base.network, base.loss, base.train) == (track().network, track().loss, track().train)
+    assert base.siamese.both_frames
+    assert (base.data.gaps, base.data.gaps_in) == ((-2, 2), "labels")
+    assert not base.loss.temporal
+    assert full.loss.temporal == ("contrast_classes", "contrast_instances", "warp", "tube")
+    assert full.model_copy(update={"name": base.name, "loss": base.loss}) == base
+    small, tiny = tiny_siamtrack_streets(), tiny_siamtrack_base_streets()
+    assert small.model_copy(update={"name": tiny.name, "loss": tiny.loss}) == tiny
+    assert (tiny.network, tiny.train) == (tiny_streets().network, tiny_streets().train)
+
+
+def test_recipes_of_viper_differ_in_the_data_alone() -> None:
+    for name in ("track", "fusetrack", "fuse", "siamtrack-base", "siamtrack"):
+        city, viper = RECIPES[name](), RECIPES[f"{name}-viper"]()
+        assert (viper.data.dataset, viper.data.gaps, viper.data.gaps_in) == ("viper", (-10, 10), "frames")
+        assert viper.network.test_size == viper.data.fit == (1080, 1920)
+        same = {"name": city.name, "data": city.data}
+        same["network"] = viper.network.model_copy(update={"test_size": city.network.test_size})
+        assert viper.model_copy(update=same) == city
 
 
 @pytest.mark.parametrize("name", RECIPES)

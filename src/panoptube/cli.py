@@ -155,32 +155,42 @@ def evaluate(
 
 
 def view(
-    truth: Path,
-    pred: Path,
+    pred: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction],
     out: Path,
-    frames: tuple[str, ...] = (),
-    worst: int = 5,
+    truth: Path | None = None,
+    name: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     images: Path | None = None,
+    clip: str | None = None,
+    frames: tuple[str, ...] = (),
+    count: int = 4,
     clip_length: int = 6,
     skip_unlabelled: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     workers: int = 1,
 ) -> None:
-    """Draw frames side by side: truth, prediction, and what was missed or invented.
+    """Draw results of one or several models beside the truth.
+
+    If OUT ends with .png, .pdf or .svg: one figure of a clip, a row for each model, the same object in one
+    colour in all rows, with insets where they differ most. Else: a picture of each of the worst frames with
+    what was missed or invented.
 
     Args:
-        truth: Folder of the truth, as for `panoptube evaluate`.
-        pred: Folder of the result.
-        out: Folder for the pictures, one for each frame.
-        frames: Names of frames; none for those that cost PQ most.
-        worst: How many of those.
-        images: Folder of the frames' images to draw on.
+        pred: Folder of a result, as for `panoptube evaluate`; once for each model.
+        out: File for a figure, or folder for pictures.
+        truth: Folder of the truth; a figure can do without.
+        name: What to call the model, once for each; none for the names of their folders.
+        images: Folder of the frames' images: a row of the figure, and what pictures are drawn on.
+        clip: Name of the clip, where there are several; a figure shows one.
+        frames: Names of frames; none to choose.
+        count: How many to choose: evenly through the clip for a figure, those that cost PQ most for pictures.
         clip_length: Frames of a clip, where one JSON holds several clips without saying so.
         skip_unlabelled: Leave out predicted frames that have no truth.
         workers: Threads that read PNGs.
     """
     from panoptube.view.mistakes import view as run
 
-    for path in run(truth, pred, out, frames, worst, images, clip_length, skip_unlabelled, workers):
+    for path in run(
+        pred, out, truth, name, images, clip, frames, count, clip_length, skip_unlabelled, workers
+    ):
         print(path)
 
 
@@ -209,11 +219,76 @@ def synthesize(
     print(run(clips, out, frames, size, seed, difficulty, overwrite))
 
 
+def prepare(
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    root: Path,
+    splits: tuple[str, ...] = (),
+    sequences: Path | None = None,
+    frames: int | None = 50,
+    void_unknown: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    workers: int | None = None,
+) -> None:
+    """Make the files that a dataset's own tools make of its download.
+
+    Truth to evaluate against, label maps and instances, in ROOT itself. Says what to download where something
+    is missing. Run it again after a stop: it goes on where it was.
+
+    Args:
+        name: cityscapes-vps, viper or vipseg; kitti-step and coco-video need no preparation.
+        root: Folder where the dataset was unpacked.
+        splits: Some of train, val, test; none for what is there.
+        sequences: For viper: text file with the sequences to take, one a line; None for all.
+        frames: For viper: so many of each sequence, from the first on; None for all.
+        void_unknown: For cityscapes-vps: take colours of no class as void, as the published scripts do.
+        workers: Processes; None for one per core.
+    """
+    from panoptube.data.datasets import DATASETS
+    from panoptube.data.files import MissingData
+    from panoptube.prepare import prepare as run
+
+    try:
+        lines = run(name, root, splits, sequences, frames, void_unknown, workers)
+    except MissingData:
+        print(f"{name}, as it should be unpacked:\n\n{DATASETS[name].tree}\n", file=sys.stderr)
+        raise
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("the same command goes on where it was") from error
+    print(*lines, sep="\n")
+
+
+def check(
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    root: Path,
+    split: str | None = None,
+    json: Path | None = None,
+    html: Path | None = None,
+) -> None:
+    """Find what is wrong in labels, and where.
+
+    Unreadable files, ids and areas that don't fit, tracks that jump or swap, objects without a label for
+    one frame, and more.
+
+    Args:
+        name: A dataset as for prepare, labelled-video, or panoptic for a folder with panoptic.json.
+        root: Folder of the dataset.
+        split: Some datasets' train or val; None for all there is.
+        json: Write every fault to this file.
+        html: Write a page with pictures of the worst faults to this file.
+    """
+    from rich.console import Console
+
+    from panoptube.check.check import check as run
+
+    report = run(name, root, split, json, html)
+    Console(width=None if sys.stdout.isatty() else 120).print(report.table())
+
+
 def convert(
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")],
     out: Path,
     flow_out: Path | None = None,
     legacy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    match_score: bool = True,
 ) -> None:
     """Make a weights file of another project's checkpoint.
 
@@ -226,19 +301,87 @@ def convert(
         out: New weights file, .safetensors.
         flow_out: New file for the FlowNet2 that lies in a FuseTrack checkpoint.
         legacy: The network behaves as the published code does, defects included.
+        match_score: The learned match score decides, too, which object a detection is; it didn't when the
+            published tables were made.
     """
     from panoptube.convert import Misfit
     from panoptube.convert import convert as run
 
     try:
-        lines = run(checkpoint, out, flow_out, legacy)
+        lines = run(checkpoint, out, flow_out, legacy, match_score)
     except Misfit as error:
         print(*error.lines, sep="\n", file=sys.stderr)
         raise
     print(f"{out}: {lines[0]}", *lines[1:], sep="\n")
 
 
-COMMANDS = {f.__name__: f for f in (predict, train, evaluate, synthesize, view, convert)}
+def ablate(
+    table: Annotated[
+        Literal["table1", "table2", "table3", "table4", "gap"],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="TABLE"),
+    ],
+    out: Path,
+    init: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    steps: int | None = None,
+    family: Literal["streets", "cityscapes-vps", "viper"] = "streets",
+    data: Path | None = None,
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...")] = (),
+    only: tuple[str, ...] = (),
+    shard: str = "1/1",
+    eval_seeds: tuple[int, int] = (1000, 1020),
+    eval_frames: int = 30,
+    eval_difficulty: float = 0.5,
+    speed: bool = True,
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+) -> None:
+    """Train and score every row of SiamTrack's tables, and write them beside the paper's numbers.
+
+    Writes OUT/TABLE.md, .csv, .json and .png. It can be stopped at any time: the same command goes on, and
+    what is finished in OUT/runs is kept.
+
+    Args:
+        tables: Which tables; rows that they share are trained once.
+        out: Folder for the runs and the tables; may be shared by machines that do a shard each.
+        init: Weights that every row starts from; None for a backbone from ImageNet.
+        seeds: Each row is trained once for each.
+        steps: Steps of a row; None for the recipe's.
+        family: Small networks on streets, or the published ones on Cityscapes-VPS or VIPER.
+        data: Folder of Cityscapes-VPS or VIPER; its split "val" is scored.
+        settings: Other settings of the recipes, such as train.lr=3e-4 loss.warp=0.1.
+        only: Names of the rows to do.
+        shard: Do every n-th of the runs, from the i-th on: i/n.
+        eval_seeds: First seed of the streets to score, and the one after the last; none is trained on.
+        eval_frames: Frames of each of these.
+        eval_difficulty: Of these, from 0 to 1.
+        speed: Measure frames/s and memory once all rows are done, for tables that have them.
+        accelerator: What to compute on.
+    """
+    from panoptube.ablation import ablate as run
+
+    run(
+        tables,
+        out,
+        init,
+        seeds,
+        steps,
+        family,
+        data,
+        settings,
+        only,
+        shard,
+        eval_seeds,
+        eval_frames,
+        eval_difficulty,
+        speed,
+        accelerator,
+    )
+
+
+COMMANDS = {
+    f.__name__: f for f in (predict, train, ablate, evaluate, synthesize, prepare, check, view, convert)
+}
 
 
 def main() -> int:

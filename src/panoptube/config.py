@@ -51,7 +51,7 @@ class NetworkConfig(_Config):
     max_detections: int = pydantic.Field(default=100, ge=1)
     """Detections kept per frame."""
     stuff_area: float = pydantic.Field(default=1 / 1024, ge=0, lt=1)
-    """Stuff that covers less of a frame, with legacy of 1024x2048 pixels, becomes void (dossier 6.3)."""
+    """Stuff that covers less of a frame, under legacy of 1024x2048 pixels, becomes void (dossier 6.3)."""
     match_score: bool = True
     """Let the learned match score decide, too, which object a detection is; off in the published tables."""
     test_size: tuple[int, int] = (1024, 2048)
@@ -77,9 +77,13 @@ class DataConfig(_Config):
     streets: float = pydantic.Field(default=1.0, ge=0)
     """Share of pairs drawn from freshly drawn synthetic streets."""
     videos: float = pydantic.Field(default=0.0, ge=0)
-    """Share of pairs drawn from the labelled videos in `root`."""
+    """Share of pairs drawn from the split "train" of `dataset`."""
+    dataset: str = "labelled-video"
+    """Its form: cityscapes-vps, viper, kitti-step, vipseg, coco-video, or labelled-video."""
     root: Path | None = None
-    """Folder of labelled videos: <clip>/img/*.jpg|png, <clip>/label/*.png; splits in index.json."""
+    """Folder of the dataset; `panoptube prepare NAME --root .` shows what lies there."""
+    sequences: Path | None = None
+    """File that names the sequences of VIPER, one a line; None for all that are there."""
     size: tuple[int, int] = (256, 512)
     """Height and width of the training crop; multiples of 32."""
     fit: tuple[int, int] | None = None

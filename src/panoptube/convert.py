@@ -114,7 +114,11 @@ class Misfit(UserError):
 
 
 def convert(
-    checkpoint: Path, out: Path, flow_out: Path | None = None, legacy: bool = False
+    checkpoint: Path,
+    out: Path,
+    flow_out: Path | None = None,
+    legacy: bool = False,
+    match_score: bool = True,
 ) -> tuple[str, ...]:
     """Write another project's checkpoint as weights files of panoptube, or nothing if an entry doesn't fit.
 
@@ -123,6 +127,8 @@ def convert(
         out: the weights file, which must not exist yet.
         flow_out: a file for the FlowNet2 that lies in checkpoints of FuseTrack; None leaves it out.
         legacy: the network shall behave as the published code does, defects included.
+        match_score: the learned match score shall decide, too, which object a detection is; it didn't when
+            the published tables were made.
 
     Returns:
         What was carried over and what not, a line each.
@@ -153,7 +159,7 @@ def convert(
         return (f"FlowNet2, {len(state)} entries",)
 
     convert_state = _from_coco if any(name.startswith("roi_heads.") for name in state) else _from_vpsnet
-    network, lines = convert_state(state, checkpoint, legacy)
+    network, lines = convert_state(state, checkpoint, NetworkConfig(legacy=legacy, match_score=match_score))
     if flow_out is not None:
         _save_flownet2(flow_out, flow)
         lines += (f"{flow_out}: FlowNet2, {len(flow)} entries",)
@@ -242,8 +248,8 @@ def read_checkpoint(path: Path) -> State:
 # --- VPSNet -------------------------------------------------------------------------------------------------
 
 
-def _from_vpsnet(state: State, source: Path, legacy: bool) -> tuple[VPSNet, tuple[str, ...]]:
-    """The network of a published checkpoint, and what there is to say."""
+def _from_vpsnet(state: State, source: Path, config: NetworkConfig) -> tuple[VPSNet, tuple[str, ...]]:
+    """The network of a published checkpoint, and what there is to say; it decides the rest of `config`."""
     if not any(name.startswith("panopticFPN.") for name in state):
         raise UserError(
             f"{source} holds none of VPSNet, FlowNet2, torchvision's Mask R-CNN, but {next(iter(state))}; "
@@ -253,7 +259,7 @@ def _from_vpsnet(state: State, source: Path, legacy: bool) -> tuple[VPSNet, tupl
     matches = not fuses or any(name.startswith("track_head.") for name in state)
     kind = "VPSNet-Track" if not fuses else "VPSNet-FuseTrack" if matches else "VPSNet-Fuse"
     taxonomy = _taxonomy(state, source)
-    config = NetworkConfig(fuse=fuses, legacy=legacy)
+    config = config.model_copy(update={"fuse": fuses})
     if not matches:
         config = config.model_copy(update={"match_channels": 0})
     if taxonomy is VIPER:
@@ -301,7 +307,7 @@ def _save_flownet2(path: Path, state: State) -> None:
 # --- torchvision's Mask R-CNN -------------------------------------------------------------------------------
 
 
-def _from_coco(state: State, source: Path, legacy: bool) -> tuple[VPSNet, tuple[str, ...]]:
+def _from_coco(state: State, source: Path, config: NetworkConfig) -> tuple[VPSNet, tuple[str, ...]]:
     """VPSNet-Track for Cityscapes that starts from Mask R-CNN, and what there is to say.
 
     Batch norm, anchors and classes differ; `_scale_norms`, `_shift_deltas` and `_choose_rows` see to them, so
@@ -311,7 +317,7 @@ def _from_coco(state: State, source: Path, legacy: bool) -> tuple[VPSNet, tuple[
     and inclusive here; RoI features flattened as (C, 7, 7).
     """
     state = {_modern(name): value for name, value in state.items()}
-    network = _random_network(NetworkConfig(legacy=legacy), CITYSCAPES)
+    network = _random_network(config, CITYSCAPES)
     own = network.state_dict()
     name_of = {coco_name(key): key for key in own if not key.startswith(_COCO_FRESH)}
     expected = {name: own[key].shape for name, key in name_of.items()}

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from panoptube.config import DataConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
+from panoptube.data.datasets import find_dataset
 from panoptube.data.pairs import PairDataset, load_batches
 from panoptube.flow.learned import flow_network
 from panoptube.network.vpsnet import vpsnet
@@ -29,7 +30,7 @@ def dry_run(run: RunConfig, devices: int = 1, accelerator: str = "auto") -> Tabl
     """Parameters, memory, steps, learning rate and time of a run; nothing is written.
 
     Weights are random, and one process of the run is tried. Without data.root, pairs come from streets of the
-    same crop, which need no data.
+    same crop, which need no data, and only the number of classes is the dataset's.
 
     Args:
         run: what would be trained.
@@ -51,12 +52,13 @@ def dry_run(run: RunConfig, devices: int = 1, accelerator: str = "auto") -> Tabl
     flow = None
     if data.flownet2 is not None and run.flow_directions:
         flow = flow_network("flownet2", data.flownet2).to(fabric.device)
-    module = TrainingStep(vpsnet(run.network, CITYSCAPES), tried, flow)
+    taxonomy = find_dataset(run.data.dataset).taxonomy if run.data.videos > 0 else None
+    module = TrainingStep(vpsnet(run.network, taxonomy or CITYSCAPES), tried, flow)
     optimizer: torch.optim.Optimizer = build_optimizer(module, run.train)
     wrapped, optimizer = fabric.setup(module, optimizer)
     wrapped.train()
     mixed = torch.autocast(fabric.device.type, torch.bfloat16, enabled=run.train.precision == "bf16-mixed")
-    pairs = PairDataset(data, run.train.seed, CITYSCAPES, run.flow_directions if flow is None else 0)
+    pairs = PairDataset(data, run.train.seed, run.flow_directions if flow is None else 0)
     waiting, working = [], []
     with closing(load_batches(pairs, tried, 0, 1, 0)) as batches:
         for _ in track(range(MEASURED + 1), "dry run", console=Console(stderr=True), transient=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from panoptube.data.clip import Image
-from panoptube.data.transforms import normalize
+from panoptube.data.transforms import MEAN, normalize
 from panoptube.flow.flownet2 import flow_quarter
 from panoptube.flow.images import ImageFlow, dis_image_flow
 from panoptube.network.vpsnet import Detections, VPSNet
@@ -35,7 +35,8 @@ class VideoPredictor:
         self.flow = flow
         self.device = next(network.parameters()).device
         self.legacy = network.config.legacy
-        self.tracker = Tracker(max_age=None if self.legacy else max_age)
+        self.tracker = Tracker(None if self.legacy else max_age, network.config.match_score)
+        self._number = 0
         self._before: tuple[Image, list[Tensor]] | None = None
 
     @torch.inference_mode()
@@ -57,12 +58,23 @@ class VideoPredictor:
         small = image if size == (height, width) else cv2.resize(image, (width, height))
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
         tensor = torch.from_numpy(normalize(small, padded))[None].to(self.device)
-        found = self.network(tensor)[0] if self.network.fuse is None else self._fused(small, tensor)
+        if self.network.fuse is None:
+            found = self.network(tensor, (height, width))[0]
+        else:
+            found = self._fused(small, tensor)
         ids = self.tracker.step(
             found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
         )
-        stuff_area = self.network.config.stuff_area
-        frame = assemble(found, ids, self.network.taxonomy, (height, width), stuff_area, self.legacy)
+        frame = assemble(
+            found,
+            ids,
+            self.network.taxonomy,
+            (height, width),
+            self.network.config.stuff_area,
+            self.legacy,
+            self._number,
+        )
+        self._number += 1
         if size == (height, width):
             return frame
 
@@ -80,6 +92,11 @@ class VideoPredictor:
             tensor: (1, 3, H, W), the same for the network, padded.
         """
         assert self.network.fuse is not None
+        size = (image.shape[0], image.shape[1])
+        if self.legacy:  # the published flow sees the padding, too
+            below, right = tensor.shape[2] - size[0], tensor.shape[3] - size[1]
+            mean = [float(v) for v in np.rint(MEAN)]
+            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=mean)
         pyramid: list[Tensor] = self.network.backbone(tensor)
         before, reference = self._before or (image, pyramid)
         if before.shape != image.shape:
@@ -92,7 +109,7 @@ class VideoPredictor:
         known = torch.from_numpy(np.nan_to_num(flow)).to(tensor).permute(2, 0, 1)[None]
         border = (0, tensor.shape[3] - image.shape[1], 0, tensor.shape[2] - image.shape[0])
         quarter = flow_quarter(functional.pad(known, border))
-        return self.network.detect_all(self.network.fuse(pyramid, reference, quarter, self.legacy))[0]
+        return self.network.detect_all(self.network.fuse(pyramid, reference, quarter), size)[0]
 
 
 def network_size(size: tuple[int, int], test_size: tuple[int, int]) -> tuple[int, int]:

@@ -16,11 +16,19 @@ TEMPORAL = {"contrast_classes": 1.0, "contrast_instances": 1.0, "warp": 1.0, "tu
 def track() -> RunConfig:
     """VPSNet-Track as published for Cityscapes-VPS (dossier 10.1 to 10.3): one pair on each of 8 GPUs.
 
-    Set data.root to the labelled videos. Adjacent labelled frames of Cityscapes-VPS are 5 frames apart.
+    Set data.root to the folder of Cityscapes-VPS; its adjacent labelled frames are 5 frames apart.
     """
     return RunConfig(
         name="track",
-        data=DataConfig(streets=0, videos=1, size=(800, 1600), fit=(1024, 2048), gaps=(-5, 5), workers=4),
+        data=DataConfig(
+            streets=0,
+            videos=1,
+            dataset="cityscapes-vps",
+            size=(800, 1600),
+            fit=(1024, 2048),
+            gaps=(-5, 5),
+            workers=4,
+        ),
     )
 
 
@@ -73,6 +81,43 @@ def siamtrack() -> RunConfig:
     """
     run = siamtrack_base()
     return run.model_copy(update={"name": "siamtrack", "loss": run.loss.model_copy(update=TEMPORAL)})
+
+
+def on_viper(run: RunConfig) -> RunConfig:
+    """A recipe for VIPER at its own size, with the gap of 10 frames that the paper states (dossier 10.4)."""
+    data = {"dataset": "viper", "fit": (1080, 1920), "gaps": (-10, 10), "gaps_in": "frames"}
+    return run.model_copy(
+        update={
+            "name": f"{run.name}-viper",
+            "network": run.network.model_copy(update={"test_size": (1080, 1920)}),
+            "data": run.data.model_copy(update=data),
+        }
+    )
+
+
+def track_viper() -> RunConfig:
+    """`track` on VIPER, where published chains begin; set data.root and data.sequences."""
+    return on_viper(track())
+
+
+def fusetrack_viper() -> RunConfig:
+    """`fusetrack` on VIPER; set data.root and data.sequences."""
+    return on_viper(fusetrack())
+
+
+def fuse_viper() -> RunConfig:
+    """`fuse` on VIPER, the start of `fusetrack-viper` and of `fuse`; set data.root and data.sequences."""
+    return on_viper(fuse())
+
+
+def siamtrack_base_viper() -> RunConfig:
+    """`siamtrack-base` on VIPER; set data.root and data.sequences."""
+    return on_viper(siamtrack_base())
+
+
+def siamtrack_viper() -> RunConfig:
+    """`siamtrack` on VIPER, table 1 of the paper; set data.root and data.sequences."""
+    return on_viper(siamtrack())
 
 
 def siamtrack_8gb() -> RunConfig:
@@ -168,6 +213,11 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "siamtrack-base": siamtrack_base,
     "siamtrack": siamtrack,
     "siamtrack-8gb": siamtrack_8gb,
+    "track-viper": track_viper,
+    "fusetrack-viper": fusetrack_viper,
+    "fuse-viper": fuse_viper,
+    "siamtrack-base-viper": siamtrack_base_viper,
+    "siamtrack-viper": siamtrack_viper,
     "tiny": tiny,
     "tiny-streets": tiny_streets,
     "tiny-fusetrack-streets": tiny_fusetrack_streets,

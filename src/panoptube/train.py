@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from panoptube.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from panoptube.config import RunConfig, TrainConfig
-from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip, Image
-from panoptube.data.labelled_video import read_labelled_videos
+from panoptube.data.datasets import read_dataset
 from panoptube.data.pairs import FramePair, PairDataset, load_batches
 from panoptube.data.streets import street_clip
 from panoptube.errors import UserError
@@ -83,12 +82,11 @@ def train(
     console.quiet = console.quiet or not fabric.is_global_zero
 
     torch.manual_seed(run.train.seed)
-    taxonomy = CITYSCAPES
     flow = None
     if run.data.flownet2 is not None and run.flow_directions:
         flow = flow_network("flownet2", run.data.flownet2).to(fabric.device)
-    pairs = PairDataset(run.data, run.train.seed, taxonomy, run.flow_directions if flow is None else 0)
-    network = vpsnet(run.network, taxonomy)
+    pairs = PairDataset(run.data, run.train.seed, run.flow_directions if flow is None else 0)
+    network = vpsnet(run.network, pairs.taxonomy)
     if fabric.is_global_zero and not (out / "checkpoint.pt").exists():  # the other processes get its weights
         if init is None:
             console.print(load_imagenet(network.backbone, run.network.backbone))
@@ -292,7 +290,7 @@ class Validation:
             self.clips += [street_clip(seed, size=data.size, difficulty=middle) for seed in range(count)]
         if data.videos > 0 and data.root is not None:
             try:
-                videos = read_labelled_videos(data.root, "val", network.taxonomy)
+                videos = read_dataset(data.dataset, data.root, "val", data.sequences)
             except UserError as error:
                 raise UserError(f"{error}, or {NO_VALIDATION}") from error
             self.clips += [clip for clip in videos if scored_frames(clip, SCORED_EVERY)][:count]

@@ -188,7 +188,7 @@ def test_second_warp_is_of_the_warped_map() -> None:
     neck.attention.register_forward_hook(lambda module, inputs, output: seen.append(inputs[1]))
     flow = torch.zeros(1, 2, 16, 32)
     flow[:, 0] = 2.5
-    neck(pyramid(), pyramid(seed=10), flow, legacy=False)
+    neck(pyramid(), pyramid(seed=10), flow)
     reference = gather(pyramid(seed=10))
     expected = reference[..., 2:30] / 4 + reference[..., 3:31] / 2 + reference[..., 4:] / 4
     torch.testing.assert_close(seen[0][..., :28], expected)
@@ -197,22 +197,36 @@ def test_second_warp_is_of_the_warped_map() -> None:
 def test_neck_whose_last_convolution_says_nothing_changes_nothing() -> None:
     neck = FuseNeck(16)
     set_to(0.0, neck.refine)
-    found = neck(pyramid(), pyramid(seed=10), random(1, 2, 16, 32), legacy=False)
+    found = neck(pyramid(), pyramid(seed=10), random(1, 2, 16, 32))
     assert all(torch.equal(a, b) for a, b in zip(found, pyramid()))
     torch.nn.init.constant_(neck.refine.weight, -1)
     assert neck.refine.bias is not None
     torch.nn.init.constant_(neck.refine.bias, -1e6)  # ReLU
-    found = neck(pyramid(), pyramid(seed=10), random(1, 2, 16, 32), legacy=False)
+    found = neck(pyramid(), pyramid(seed=10), random(1, 2, 16, 32))
     assert all(torch.equal(a, b) for a, b in zip(found, pyramid()))
+
+
+def test_both_warps_of_a_neck_are_as_it_was_made() -> None:
+    """At rest, with a residual flow of 0, the reference is warped twice; published, that shifts it twice."""
+    for legacy in (False, True):
+        neck = FuseNeck(16, legacy)
+        set_to(0.0, *(m for m in neck.residual.modules() if isinstance(m, torch.nn.Conv2d)))
+        seen: list[Tensor] = []
+        neck.attention.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(inputs[1]))
+        rest = torch.zeros(1, 2, 16, 32)
+        neck(pyramid(), pyramid(seed=10), rest)
+        reference = gather(pyramid(seed=10))
+        torch.testing.assert_close(seen[0], warp(warp(reference, rest, legacy), rest, legacy))
+        assert torch.allclose(seen[0], reference, atol=1e-4) == (not legacy)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_gradients_reach_both_pyramids_and_every_parameter(legacy: bool) -> None:
-    neck = FuseNeck(16)
+    neck = FuseNeck(16, legacy)
     target, reference = pyramid(), pyramid(seed=10)
     for level in (*target, *reference):
         level.requires_grad_(True)
-    found = neck(target, reference, 3 * random(1, 2, 16, 32), legacy)
+    found = neck(target, reference, 3 * random(1, 2, 16, 32))
     torch.stack([level.square().sum() for level in found]).sum().backward()
     for level in (*target, *reference, *neck.parameters()):
         assert level.grad is not None
@@ -224,11 +238,9 @@ def test_frames_of_a_batch_are_fused_alone() -> None:
     neck, flow = FuseNeck(16).double(), random(2, 2, 16, 32).double()
     target = [level.double() for level in pyramid(frames=2)]
     reference = [level.double() for level in pyramid(frames=2, seed=10)]
-    together = neck(target, reference, flow, legacy=False)
+    together = neck(target, reference, flow)
     for i in (0, 1):
-        alone = neck(
-            [x[i : i + 1] for x in target], [x[i : i + 1] for x in reference], flow[i : i + 1], False
-        )
+        alone = neck([x[i : i + 1] for x in target], [x[i : i + 1] for x in reference], flow[i : i + 1])
         for a, b in zip(alone, together):
             torch.testing.assert_close(a, b[i : i + 1])
 
@@ -308,7 +320,7 @@ def test_pyramid_of_a_pair_is_fused_for_the_target_alone(legacy: bool) -> None:
     found = network.pair_pyramid(batch.images, flow_quarter(batch.flow))
     assert network.fuse is not None
     target, reference = network.backbone(batch.images[:, 0]), network.backbone(batch.images[:, 1])
-    fused = network.fuse(target, reference, flow_quarter(batch.flow), legacy)
+    fused = network.fuse(target, reference, flow_quarter(batch.flow))
     for i, level in enumerate(found):
         torch.testing.assert_close(level[:2], fused[i])
         torch.testing.assert_close(level[2:], reference[i])
@@ -332,7 +344,7 @@ def test_lone_frame_is_its_own_reference_at_rest(legacy: bool) -> None:
     assert network.fuse is not None
     with torch.no_grad():
         plain = network.backbone(images)
-        fused = network.fuse(plain, plain, torch.zeros(2, 2, 16, 32), legacy)
+        fused = network.fuse(plain, plain, torch.zeros(2, 2, 16, 32))
     for a, b in zip(network(images), network.detect_all(fused)):
         assert torch.equal(a.semantic, b.semantic)
         assert torch.equal(a.boxes, b.boxes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_network import TINY, tiny
@@ -10,9 +12,11 @@ from torch import Tensor, nn
 from panoptube.config import LossConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.pairs import FramePair, FrameTargets
-from panoptube.losses.supervised import supervised
+from panoptube.losses.supervised import match_loss, supervised
 from panoptube.network.boxes import random_choice
-from panoptube.network.vpsnet import Detections, VPSNet
+from panoptube.network.rpn import propose
+from panoptube.network.semantic import full_size
+from panoptube.network.vpsnet import Detections, FrameTraining, VPSNet
 
 HEIGHT, WIDTH = 64, 128
 
@@ -114,6 +118,62 @@ def test_targets_of_a_training_step() -> None:
     assert len(f.rpn.positive) + len(f.rpn.negative) <= TINY.rpn_samples
 
 
+def train_frame(
+    network: VPSNet,
+    truth: FrameTargets,
+    size: tuple[int, int] | None = None,
+    proposals: Tensor | None = None,
+) -> FrameTraining:
+    """What is trained on in one frame, whose size without padding is `size`."""
+    pyramid = network.pair_pyramid(pair((truth, ONE)).images, None)
+    semantic, rpn = network.semantic([level[:1] for level in pyramid]), network.rpn(pyramid)
+    full, truth = full_size(semantic)[0], replace(truth, size=size)
+    choose = random_choice(torch.Generator().manual_seed(0))
+    return network.train_frame(pyramid, semantic, full, rpn, 0, 1, truth, ONE, choose, proposals)
+
+
+def test_training_on_a_frame_with_padding() -> None:
+    network, size = tiny(rpn_samples=10**6, roi_samples=10**6), (52, 110)
+    network.rpn.deltas.bias.data += 1  # large boxes
+    whole, cut = train_frame(network, TWO), train_frame(network, TWO, size=size)
+    limit = torch.tensor([size[1] - 1, size[0] - 1])
+    for f, inside in ((whole, False), (cut, True)):
+        chosen = f.rpn.anchors[torch.cat([f.rpn.positive, f.rpn.negative])]
+        assert bool((chosen[:, 2:] <= limit).all()) == inside
+        assert bool((f.roi.boxes[:, 2:] <= limit).all()) == inside, "proposals are clipped"
+    assert torch.equal(cut.semantic_target, TWO.semantic)
+
+
+def test_legacy_padding_is_labelled_class_0() -> None:
+    void = replace(TWO, semantic=torch.full((HEIGHT, WIDTH), 255), masks=torch.zeros_like(TWO.masks))
+    for legacy, padding in ((False, 255), (True, 0)):
+        f = train_frame(tiny(legacy=legacy), void, size=(40, 120))
+        assert (f.semantic_target[:40, :120] == 255).all()
+        assert (f.panoptic_target[:10, :30] == 255).all()
+        for target, (height, width) in ((f.semantic_target, (40, 120)), (f.panoptic_target, (10, 30))):
+            assert (target[height:] == padding).all()
+            assert (target[:, width:] == padding).all()
+    assert (void.semantic == 255).all(), "the truth itself stays"
+
+
+@pytest.mark.parametrize(
+    ("truth", "legacy", "compared"), [(ONE, False, 1), (ONE, True, 0), (TWO, False, 2), (TWO, True, 2)]
+)
+def test_legacy_leaves_out_the_match_of_a_lone_positive(
+    truth: FrameTargets, legacy: bool, compared: int
+) -> None:
+    """The only box offered besides the true ones, which are their own positives, is far from them."""
+    network = tiny(legacy=legacy)
+    f = train_frame(network, truth, proposals=torch.tensor([[0.0, 0, 7, 7]]))
+    assert len(f.roi.truth) == len(truth.boxes)
+    assert (len(f.match), len(f.match_target)) == (compared, compared)
+    loss = match_loss(f)
+    assert (loss.item() > 0) == (compared > 0)
+    loss.backward()
+    assert network.matching is not None
+    assert network.matching.fc1.weight.grad is not None, "a missing gradient can hang distributed training"
+
+
 def test_reference_gives_only_objects_to_match() -> None:
     def terms(change: float) -> dict[str, float]:
         batch = pair((TWO, ONE))
@@ -182,6 +242,21 @@ def test_given_proposals_replace_the_own() -> None:
     semantic, rpn = network.semantic(pyramid), network.rpn(pyramid)
     none = network.detect(pyramid, semantic, rpn, 0, proposals=torch.zeros(0, 4))
     assert [len(t) for t in (none.boxes, none.labels, none.masks, none.embeddings)] == [0, 0, 0, 0]
+
+
+def test_proposals_are_clipped_to_the_frame_without_its_padding() -> None:
+    network, images, size = sure(), frames(0, 1), (40, 100)
+    pyramid = network.backbone(images)
+    semantic, rpn = network.semantic(pyramid), network.rpn(pyramid)
+    whole, cut = network(images), network(images, size)
+    for i in (0, 1):
+        own = propose(rpn, i, size, network.config.test_proposals)[:, :4]
+        assert (own[:, 2] <= size[1] - 1).all()
+        assert (own[:, 3] <= size[0] - 1).all()
+        expected = network.detect(pyramid, semantic, rpn, i, own)
+        assert len(expected.labels) > 0
+        assert_same(cut[i], expected)
+        assert whole[i].boxes.tolist() != cut[i].boxes.tolist()
 
 
 def test_frame_without_detections() -> None:

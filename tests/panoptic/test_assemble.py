@@ -225,3 +225,45 @@ def test_legacy_brings_the_first_back_when_all_masks_are_empty() -> None:
 
 def test_default_stuff_area_is_2048_pixels_of_cityscapes() -> None:
     assert STUFF_AREA * 1024 * 2048 == 2048
+
+
+@pytest.mark.parametrize(
+    ("size", "road", "legacy_road"),
+    [((32, 64), 0, 0), ((32, 63), 0, VOID), ((1, 2), 0, VOID)],
+    ids=["2048 pixels", "2016", "2"],
+)
+def test_legacy_stuff_area_is_2048_pixels_of_any_frame(
+    size: tuple[int, int], road: int, legacy_road: int
+) -> None:
+    nothing = torch.zeros(0, dtype=torch.int64)
+    for legacy, expected in ((False, road), (True, legacy_road)):
+        frame = assemble(detections([], [], []), nothing, FOUR, size, STUFF_AREA, legacy)
+        assert (frame.semantic == expected).all()
+    half = assemble(detections([], [], []), nothing, FOUR, (32, 63), STUFF_AREA / 2, legacy=True)
+    assert (half.semantic == 0).all(), "1024 pixels are enough"
+
+
+def test_legacy_softmax_makes_ties() -> None:
+    """Logits that differ by less than float32 can tell apart about 1: the first of equal ones wins."""
+    close = detections([], [], [], logits=(0.0, 1e-9, -9.0, -9.0))
+    for legacy, winner in ((False, 1), (True, 0)):
+        found = index_map(close, FOUR.num_stuff, legacy)
+        assert (found.winner == winner).all()
+        assert (found.semantic == winner).all()
+        assert float(found.logits[1].min()) > 0, "the logits stay what they are"
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [([255, 3], [256 + 7, 4]), ([511, 300], [256 + 7, 301 - 256]), ([3, 259], [4, 4])],
+)
+def test_legacy_object_value_0_gets_an_id_of_the_frame(ids: list[int], expected: list[int]) -> None:
+    a, b = [4, 8, 19, 23], [40, 4, 55, 27]
+    found = detections([list(map(float, a)), list(map(float, b))], [CAR, PERSON], [0.9, 0.8])
+    with_semantics(with_semantics(found, a, CAR), b, PERSON)
+    frame = assemble(found, torch.tensor(ids), FOUR, (HEIGHT, WIDTH), STUFF_AREA, legacy=True, number=7)
+    assert [int(frame.instance[10, 10]), int(frame.instance[10, 50])] == expected
+    assert frame.scores == pytest.approx({expected[1]: 0.8} | {expected[0]: 0.9}), "the best of equal ids"
+    assert int((frame.instance > 0).sum()) == 16 * 16 + 24 * 16
+    plain = assemble(found, torch.tensor(ids), FOUR, (HEIGHT, WIDTH), STUFF_AREA, legacy=False, number=7)
+    assert sorted(plain.scores) == sorted(i + 1 for i in ids)

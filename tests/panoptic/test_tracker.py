@@ -183,7 +183,7 @@ def test_video_that_begins_with_empty_frames() -> None:
 
 def test_without_the_learned_term_looks_do_not_matter() -> None:
     for learned, expected in ((True, [1]), (False, [0])):
-        tracker = Tracker(use_match_probability=learned)
+        tracker = Tracker(match_score=learned)
         step(tracker, (LEFT, 1, 0.9, RED))
         assert step(tracker, (LEFT, 1, 0.9, BLUE)) == expected
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from panoptube.config import DataConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip, Image
-from panoptube.data.labelled_video import read_labelled_videos
+from panoptube.data.datasets import read_dataset
 from panoptube.data.transforms import Geometry, Photometric, normalize
 from panoptube.errors import UserError
 from panoptube.flow.files import FlowField
@@ -51,6 +51,7 @@ class FrameTargets:
         masks: (N, H, W) uint8, 0 or 1.
         track_ids: (N,) int64, > 0, the same object has the same id in both frames of a pair.
         semantic: (H, W) int64, class or 255.
+        size: height, width without padding, which is at the bottom and on the right; None: there is none.
 
     Raises:
         ValueError: shapes don't agree.
@@ -61,6 +62,7 @@ class FrameTargets:
     masks: Tensor
     track_ids: Tensor
     semantic: Tensor
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         n, size = len(self.boxes), tuple(self.semantic.shape)
@@ -72,7 +74,14 @@ class FrameTargets:
 
     def to(self, device: torch.device) -> FrameTargets:
         """The same on `device`."""
-        return FrameTargets(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        return FrameTargets(
+            self.boxes.to(device),
+            self.labels.to(device),
+            self.masks.to(device),
+            self.track_ids.to(device),
+            self.semantic.to(device),
+            self.size,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,11 +128,18 @@ class FramePair:
         return FramePair(self.images.to(device), targets, self.gaps.to(device), *flows)
 
 
-def frame_targets(truth: PanopticFrame, taxonomy: Taxonomy) -> FrameTargets:
+def frame_targets(
+    truth: PanopticFrame, taxonomy: Taxonomy, size: tuple[int, int] | None = None
+) -> FrameTargets:
     """A frame's truth as targets: one box, label, mask and track id per thing segment, by class, then id.
 
     Crowd (a thing class with id 0) and things of fewer than `MIN_PIXELS` pixels keep their class in the
     semantic map, which is true, and have no box; in the panoptic target such pixels are void (dossier 6.1).
+
+    Args:
+        truth: of the frame.
+        taxonomy: of its classes.
+        size: height, width without padding; None: there is none.
     """
     thing = (truth.instance > 0) & (truth.semantic >= taxonomy.num_stuff) & (truth.semantic != VOID)
     keys = truth.semantic[thing].astype(np.int64) << 32 | truth.instance[thing]
@@ -142,6 +158,7 @@ def frame_targets(truth: PanopticFrame, taxonomy: Taxonomy) -> FrameTargets:
         masks=torch.from_numpy(masks.view(np.uint8)),
         track_ids=torch.from_numpy(ids),
         semantic=torch.from_numpy(truth.semantic.astype(np.int64)),
+        size=size,
     )
 
 
@@ -183,7 +200,7 @@ def draw_pair(
         image = colors.then(rng, config.jitter / 10)(crops[-1])
         images.append(normalize(image, config.size))
         cropped = PanopticFrame(geometry.labels(truth.semantic, VOID), geometry.labels(truth.instance, 0))
-        targets.append(frame_targets(cropped, clip.taxonomy))
+        targets.append(frame_targets(cropped, clip.taxonomy, (crops[-1].shape[0], crops[-1].shape[1])))
     flows = [
         pair_flow(clip, *frames, geometry, images_in, config)
         for frames, images_in in (((t, t + gap), crops), ((t + gap, t), crops[::-1]))[:flow_directions]
@@ -262,26 +279,32 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
     Args:
         config: what is drawn.
         seed: of the run.
-        taxonomy: of the labelled videos.
         flow_directions: which flow pairs have, as in `draw_pair`.
 
+    Attributes:
+        taxonomy: of all its clips.
+
     Raises:
-        UserError: nothing to draw from, or the labelled videos can't be opened.
+        UserError: nothing to draw from, the dataset can't be read, or it has other classes than streets where
+            both are drawn from.
     """
 
-    def __init__(
-        self, config: DataConfig, seed: int, taxonomy: Taxonomy = CITYSCAPES, flow_directions: int = 0
-    ) -> None:
+    def __init__(self, config: DataConfig, seed: int, flow_directions: int = 0) -> None:
         if config.streets + config.videos == 0:
             raise UserError("data.streets and data.videos are both 0; one must be above 0")
         if config.videos > 0 and config.root is None:
             raise UserError(
-                "data.videos is above 0 but data.root is not set; give the folder of labelled videos"
+                f"data.videos is above 0 but data.root is not set; give the folder of {config.dataset}"
             )
         self.config, self.seed, self.flow_directions = config, seed, flow_directions
         self.clips: list[Clip] = []
         if config.videos > 0 and config.root is not None:
-            self.clips = read_labelled_videos(config.root, "train", taxonomy)
+            self.clips = read_dataset(config.dataset, config.root, "train", config.sequences)
+        self.taxonomy = self.clips[0].taxonomy if self.clips else CITYSCAPES
+        if config.streets > 0 and self.taxonomy != CITYSCAPES:
+            raise UserError(
+                f"{config.dataset} has other classes than streets; set data.streets to 0, or data.videos"
+            )
 
     def __getitem__(self, index: int) -> FramePair:
         rng = np.random.default_rng((self.seed, index))

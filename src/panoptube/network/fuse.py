@@ -27,10 +27,12 @@ class FuseNeck(nn.Module):
 
     Args:
         channels: C.
+        legacy: warp as published, see `warp`.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, legacy: bool = False) -> None:
         super().__init__()
+        self.legacy = legacy
         self.residual = ResidualFlow(channels)
         self.attention = FrameAttention(channels)
         self.refine = nn.Conv2d(channels, channels, 3, padding=1)
@@ -40,20 +42,17 @@ class FuseNeck(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def forward(
-        self, pyramid: Sequence[Tensor], reference: Sequence[Tensor], flow: Tensor, legacy: bool
-    ) -> list[Tensor]:
+    def forward(self, pyramid: Sequence[Tensor], reference: Sequence[Tensor], flow: Tensor) -> list[Tensor]:
         """P2..P6 for the heads.
 
         Args:
             pyramid: P2..P6 of these frames.
             reference: those of their references.
             flow: (B, 2, h, w).
-            legacy: warp as published, see `warp`.
         """
         target = gather(pyramid)
-        warped = warp(gather(reference), flow, legacy)
-        warped = warp(warped, self.residual(target, warped, flow), legacy)
+        warped = warp(gather(reference), flow, self.legacy)
+        warped = warp(warped, self.residual(target, warped, flow), self.legacy)
         return scatter(pyramid, F.relu(self.refine(self.attention(target, warped))))
 
 

@@ -2,7 +2,8 @@
 
 With a match head it is VPSNet-Track, with the fuse neck besides FuseTrack, with the neck alone Fuse.
 
-B: frames, H, W: their size with padding, a multiple of 32. S: stuff classes, K: thing classes, C = S + K.
+B: frames, H, W: their size with padding, which is at the bottom and on the right, a multiple of 32. S: stuff
+classes, K: thing classes, C = S + K.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class FrameTraining:
         class_logits: (R, K + 1); box_deltas: (R, K + 1, 4); roi: their targets.
         mask_logits: (P, 28, 28) of the true class.
         match: (P, M + 1) logits of the positives against the reference's M objects; match_target: (P,) int64.
-            Without a match head both are empty.
+            Both are empty without a match head, and with `legacy` where there is one positive.
         panoptic: (S + G, H / 4, W / 4) logits; panoptic_target: (H / 4, W / 4) int64, 255 ignored.
     """
 
@@ -107,24 +108,28 @@ class VPSNet(nn.Module):
         self.semantic, self.matching, self.fuse = semantic, matching, fuse
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> list[Detections]:
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> list[Detections]:
         """(B, 3, H, W) float32 normalised RGB -> what is seen in each frame.
 
         A network that fuses takes each frame for its own reference, at rest; `VideoPredictor` gives it the
         frame before.
+
+        Args:
+            images: all of one size.
+            size: height, width without padding; None: there is none.
         """
         pyramid = self.backbone(images)
         if self.fuse is not None:
             at_rest = pyramid[0].new_zeros(len(images), 2, *pyramid[0].shape[-2:])
-            pyramid = self.fuse(pyramid, pyramid, at_rest, self.config.legacy)
-        return self.detect_all(pyramid)
+            pyramid = self.fuse(pyramid, pyramid, at_rest)
+        return self.detect_all(pyramid, size)
 
     @torch.no_grad()
-    def detect_all(self, pyramid: Sequence[Tensor]) -> list[Detections]:
-        """P2..P6 of B frames, fused if the network fuses -> what is seen in each frame."""
+    def detect_all(self, pyramid: Sequence[Tensor], size: tuple[int, int] | None = None) -> list[Detections]:
+        """P2..P6 of B frames, fused if the network fuses -> what is seen in each; `size` as in `forward`."""
         semantic = self.semantic(pyramid)
         proposals = self.rpn(pyramid)
-        return [self.detect(pyramid, semantic, proposals, i) for i in range(len(semantic))]
+        return [self.detect(pyramid, semantic, proposals, i, size=size) for i in range(len(semantic))]
 
     @torch.no_grad()
     def detect(
@@ -134,17 +139,27 @@ class VPSNet(nn.Module):
         rpn: RpnOutput,
         image: int,
         proposals: Tensor | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Detections:
-        """The second stage for one frame of the batch; `proposals` (R, 4) replace the network's own."""
-        size = (4 * semantic.shape[2], 4 * semantic.shape[3])
+        """The second stage for one frame of the batch.
+
+        Args:
+            pyramid: P2..P6 of all frames, fused if the network fuses.
+            semantic: (B, C, H / 4, W / 4) logits.
+            rpn: what the RPN says of them.
+            image: which frame.
+            proposals: (R, 4) instead of the network's own.
+            size: height, width without padding, to which its own are clipped; None: there is none.
+        """
+        padded = (4 * semantic.shape[2], 4 * semantic.shape[3])
         if proposals is None:
-            proposals = propose(rpn, image, size, self.config.test_proposals)[:, :4]
+            proposals = propose(rpn, image, size or padded, self.config.test_proposals)[:, :4]
         class_logits, deltas = self.boxes(pool(pyramid, image, proposals, BOX_SIZE))
         found = select(
             proposals,
             class_logits,
             deltas,
-            size,
+            padded,
             self.config.score_threshold,
             self.config.max_detections,
             self.config.legacy,
@@ -198,7 +213,7 @@ class VPSNet(nn.Module):
         if self.fuse is None or flow is None:
             return pyramid
         references = [level[count:] for level in pyramid]
-        fused = self.fuse([level[:count] for level in pyramid], references, flow, self.config.legacy)
+        fused = self.fuse([level[:count] for level in pyramid], references, flow)
         return [torch.cat(both) for both in zip(fused, references)]
 
     def train_frame(
@@ -216,6 +231,9 @@ class VPSNet(nn.Module):
     ) -> FrameTraining:
         """Predictions and targets of one supervised frame.
 
+        Proposals are clipped to the frame without its padding, anchors that leave that aren't sampled
+        (dossier 3.4, 3.5), and with `legacy` the padding is labelled class 0 (D13).
+
         Args:
             pyramid: P2..P6 of all frames, as `pair_pyramid` gives them.
             semantic: (B, C, H / 4, W / 4) logits of the supervised frames.
@@ -226,7 +244,11 @@ class VPSNet(nn.Module):
             choose: draws the anchors and boxes that are trained on.
             proposals: (R, 4) instead of the network's own.
         """
-        size = (semantic_full.shape[1], semantic_full.shape[2])
+        size = truth.size or (semantic_full.shape[1], semantic_full.shape[2])
+        semantic_target = truth.semantic
+        if self.config.legacy:
+            semantic_target = semantic_target.clone()
+            semantic_target[size[0] :], semantic_target[:, size[1] :] = 0, 0
         anchors = rpn_targets(rpn, truth.boxes, size, self.config.rpn_samples, choose)
         if proposals is None:
             proposals = propose(rpn, image, size, self.config.train_proposals)[:, :4]
@@ -244,11 +266,13 @@ class VPSNet(nn.Module):
                 self.matching(pool(pyramid, reference_image, reference.boxes, BOX_SIZE)),
             )
             match_target = match_targets(truth.track_ids, reference.track_ids)[roi.truth]
+            if self.config.legacy and positive == 1:  # the published loss leaves it out (dossier 7.2)
+                match, match_target = match[:0], match_target[:0]
         true_masks = self.masks.of_class(pool(pyramid, image, truth.boxes, MASK_SIZE), truth.labels)
         stuff = self.taxonomy.num_stuff
         return FrameTraining(
             semantic=semantic_full,
-            semantic_target=truth.semantic,
+            semantic_target=semantic_target,
             objectness=rpn.flat(image)[0],
             deltas=rpn.flat(image)[1],
             rpn=anchors,
@@ -261,7 +285,7 @@ class VPSNet(nn.Module):
             panoptic=panoptic_logits(
                 semantic[image], true_masks, truth.boxes * 0.25, truth.labels, stuff, self.config.legacy
             ),
-            panoptic_target=panoptic_target(truth.semantic, truth.masks, stuff),
+            panoptic_target=panoptic_target(semantic_target, truth.masks, stuff),
         )
 
 
@@ -283,5 +307,5 @@ def vpsnet(config: NetworkConfig, taxonomy: Taxonomy) -> VPSNet:
             config.channels, config.semantic_channels, config.semantic_groups, len(taxonomy)
         ),
         matching=MatchHead(config.channels, config.match_channels) if config.match_channels else None,
-        fuse=FuseNeck(config.channels) if config.fuse else None,
+        fuse=FuseNeck(config.channels, config.legacy) if config.fuse else None,
     )

@@ -14,6 +14,12 @@ from panoptube.network.semantic import full_size
 from panoptube.network.vpsnet import Detections
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
 
+CITYSCAPES_PIXELS = 1024 * 2048
+"""Of a Cityscapes frame; `legacy` takes `stuff_area` as a share of them, whatever the frame's size."""
+
+BYTES = 256
+"""With `legacy`, object values are below this."""
+
 
 class IndexMap(NamedTuple):
     """Which channel wins each pixel.
@@ -33,13 +39,18 @@ class IndexMap(NamedTuple):
 
 @torch.no_grad()
 def index_map(detections: Detections, num_stuff: int, legacy: bool) -> IndexMap:
-    """Panoptic logits of the detections that better ones don't cover, and their maximum (dossier 6.2)."""
+    """Panoptic logits of the detections that better ones don't cover, and their maximum (dossier 6.2).
+
+    The published maxima are those of the softmax (`legacy`), in which the best may tie with others.
+    """
     semantic = full_size(detections.semantic[None])[0]
     size = (semantic.shape[1], semantic.shape[2])
     d = detections
     kept, empty = prune(d.masks, d.boxes, d.labels, d.scores, size, legacy)
     masks = d.masks[kept] * (0 if empty else 1)
     logits = panoptic_logits(semantic, masks, d.boxes[kept], d.labels[kept], num_stuff, legacy)
+    if legacy:
+        return IndexMap(semantic.softmax(0).argmax(0), logits.softmax(0).argmax(0), kept, logits)
     return IndexMap(semantic.argmax(0), logits.argmax(0), kept, logits)
 
 
@@ -95,7 +106,7 @@ def unify(
             result.number[where] = rank + 1
             result.object[where] = ids[rank if legacy else channel] + 1
     if legacy:
-        result.object[:] %= 256
+        result.object[:] %= BYTES
     for label in range(taxonomy.num_stuff):
         where = result.semantic == label
         if 0 < np.count_nonzero(where) < stuff_area:
@@ -110,16 +121,22 @@ def assemble(
     size: tuple[int, int],
     stuff_area: float,
     legacy: bool,
+    number: int = 0,
 ) -> PanopticFrame:
     """The labelled frame.
+
+    With `legacy`, a thing's object value 0 gets the id 256 + `number`, which no other frame has: the
+    published files give it a new colour in each.
 
     Args:
         detections: of the frame.
         ids: (n,) int64 >= 0 of every detection, from the tracker.
         taxonomy: of the classes.
         size: height, width without padding; the map is cut to it.
-        stuff_area: stuff that covers a smaller share of the frame becomes void.
+        stuff_area: stuff that covers a smaller share of the frame becomes void, with `legacy` of a frame of
+            Cityscapes.
         legacy: as published, defects included.
+        number: of the frame in its video, from 0.
     """
     found = index_map(detections, taxonomy.num_stuff, legacy)
     kept = found.kept.cpu()
@@ -130,11 +147,15 @@ def assemble(
         detections.labels.cpu()[kept].numpy(),
         ids[kept].numpy(),
         taxonomy,
-        round(stuff_area * height * width),
+        round(stuff_area * (CITYSCAPES_PIXELS if legacy else height * width)),
         legacy,
     )
     things = (unified.semantic >= taxonomy.num_stuff) & (unified.semantic != VOID)
-    instance = np.where(things, unified.object, 0).astype(np.int32)
+    instance, values = np.where(things, unified.object, 0).astype(np.int32), ids[kept].numpy() + 1
+    if legacy:
+        instance[things & (instance == 0)] = BYTES + number
+        values = np.where(values % BYTES, values % BYTES, BYTES + number)
     present = set(np.unique(instance).tolist())
-    pairs = zip((ids[kept] + 1).tolist(), detections.scores.cpu()[kept].tolist())
+    # The best last: it is the one that stays where bytes make one id of several.
+    pairs = zip(values[::-1].tolist(), detections.scores.cpu()[kept].tolist()[::-1])
     return PanopticFrame(unified.semantic, instance, {i: score for i, score in pairs if i in present})

@@ -38,12 +38,12 @@ class Tracker:
 
     Args:
         max_age: objects that no detection continued for this many frames are forgotten; None never forgets.
-        use_match_probability: include the learned term. The first published code left it out (dossier D2).
+        match_score: include the learned term, which the first published code left out (dossier D2).
     """
 
-    def __init__(self, max_age: int | None = 30, use_match_probability: bool = True) -> None:
+    def __init__(self, max_age: int | None = 30, match_score: bool = True) -> None:
         self.max_age = max_age
-        self.use_match_probability = use_match_probability
+        self.match_score = match_score
         self.boxes = torch.zeros(0, 4)
         self.labels = torch.zeros(0, dtype=torch.int64)
         self.embeddings = torch.zeros(0, 0)
@@ -67,7 +67,7 @@ class Tracker:
         total = scores.log()[:, None] * SCORE
         total = total + OVERLAP * torch.nn.functional.pad(overlap, (1, 0))
         total = total + SAME_CLASS * torch.nn.functional.pad(same, (1, 0), value=1.0)
-        if self.use_match_probability:
+        if self.match_score:
             total = total + log_probability
         return Association(match, log_probability, overlap, same, total)
 

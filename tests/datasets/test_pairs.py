@@ -150,6 +150,8 @@ def test_smaller_frames_are_padded_with_void_and_the_mean_colour() -> None:
         assert (targets.semantic[64:] == VOID).all()
         assert (targets.semantic[:, 96:] == VOID).all()
         assert not targets.masks[:, 64:].any()
+        assert targets.size == (64, 96)
+        assert targets.to(torch.device("cpu")).size == (64, 96)
 
 
 def test_colours_change_alike_in_both_frames() -> None:
@@ -178,7 +180,7 @@ def test_collate_keeps_order() -> None:
 
 def same(a: FramePair, b: FramePair) -> bool:
     tensors = [
-        [pair.images, pair.gaps, *(vars(frame)[name] for frame in pair.targets[0] for name in vars(frame))]
+        [pair.images, pair.gaps, *(torch.as_tensor(v) for t in pair.targets[0] for v in vars(t).values())]
         for pair in (a, b)
     ]
     return all(torch.equal(x, y) for x, y in zip(*tensors))
