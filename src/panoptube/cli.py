@@ -316,10 +316,10 @@ def convert(
 
 
 def ablate(
-    table: Annotated[
-        Literal["table1", "table2", "table3", "table4", "gap"],
+    tables: Annotated[
+        tuple[Literal["table1", "table2", "table3", "table4", "gap"], ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="TABLE"),
+        tyro.conf.arg(metavar="TABLE ..."),
     ],
     out: Path,
     init: Path | None = None,

@@ -98,8 +98,10 @@ class DataConfig(_Config):
     """Whether gaps count frames, or frames with truth, as they must where only some have it."""
     joint_crop: bool = True
     """One resize, crop and flip for both frames; False draws the reference's own (dossier 9.4, S25)."""
+    exact_flow: bool = True
+    """Take the flow that comes with the data, as with streets; False computes it there, too."""
     flow_of: Literal["crop", "frame"] = "crop"
-    """Whether DIS sees the crops or the whole frames, where a pair needs flow and the data has none (S26)."""
+    """Whether DIS sees the crops or the whole frames, where a pair needs flow that isn't there (S26)."""
     flownet2: Path | None = None
     """FlowNet2's weights: flow of the crops is then its own, on the training device, and no other is used."""
     difficulty: tuple[float, float] = (0.2, 0.8)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from panoptube.ablation_speed import peak_mib
 from panoptube.config import DataConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.datasets import find_dataset
@@ -127,10 +128,7 @@ def peak_memory(device: torch.device) -> float:
     """Bytes: of torch on a GPU, of the whole process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_mib() * 2**20
 
 
 def duration(seconds: float) -> str:

@@ -388,6 +388,11 @@ def test_flow_is_from_dis_where_the_clip_has_none() -> None:
     config = DataConfig(size=(96, 128), scale=(1, 1), streets=0, videos=1, jitter=0.2)
     for seed in range(4):  # with and without a flip
         pair = draw_pair(clip, 0, 2, np.random.default_rng(seed), config, flow_directions=1)
+        wrong = replace(clip, read_flow=lambda t, u: np.full((*clip.size, 2), 9, np.float32))
+        computed = config.model_copy(update={"exact_flow": False})
+        again = draw_pair(wrong, 0, 2, np.random.default_rng(seed), computed, flow_directions=1)
+        assert again.flow is not None
+        assert torch.equal(again.flow, pair.flow)
         flipped = bool(pair.targets[0][0].boxes[0, 0] < 48)  # the person's box
         assert pair.flow is not None
         assert (pair.flow[0, :, 64:] == 0).all()

@@ -64,7 +64,7 @@ def folders(tmp_path):
 def test_worst_frames_first_or_those_that_are_named(folders, monkeypatch, capsys):
     arguments = [str(a) for a in ("--truth", folders / "truth", "--pred", folders / "pred")]
     monkeypatch.setattr(
-        sys, "argv", ["panoptube", "view", *arguments, "--out", str(folders / "out"), "--worst", "2"]
+        sys, "argv", ["panoptube", "view", *arguments, "--out", str(folders / "out"), "--count", "2"]
     )
     assert main() == 0
     written = [folders / "out" / f"{name}.png" for name in ("000001", "000002")]
@@ -72,9 +72,22 @@ def test_worst_frames_first_or_those_that_are_named(folders, monkeypatch, capsys
     assert sorted((folders / "out").iterdir()) == written
     picture = cv2.imread(str(written[0]))[..., ::-1].reshape(-1, 3)
     assert {MISSED, INVENTED} <= {tuple(map(int, c)) for c in np.unique(picture, axis=0)}
-    named = view(folders / "truth", folders / "pred", folders / "two", ["000000"], progress=False)
+    arguments = [folders / "pred"], folders / "two", folders / "truth"
+    named = view(*arguments, frames=["000000"], progress=False)
     assert [p.name for p in named] == ["000000.png"]
     with pytest.raises(UserError, match="has no frame '7'; its first is '000000'"):
-        view(folders / "truth", folders / "pred", folders / "two", ["7"], progress=False)
-    with pytest.raises(UserError, match="has no image of frame 000000"):
-        view(folders / "truth", folders / "pred", folders / "two", ["000000"], images=folders, progress=False)
+        view(*arguments, frames=["7"], progress=False)
+    with pytest.raises(UserError, match="lacks the image of frame 000000"):
+        view(*arguments, frames=["000000"], images=folders, progress=False)
+
+
+def test_several_models_lie_below_each_other(folders):
+    both = [folders / "pred", folders / "truth"]
+    written = view(both, folders / "out", folders / "truth", count=1, progress=False)
+    (alone,) = view(both[:1], folders / "alone", folders / "truth", count=1, progress=False)
+    # The worst frame is that of the one which isn't perfect.
+    assert [p.name for p in written] == [alone.name] == ["000001.png"]
+    pictures = [cv2.imread(str(p)) for p in (*written, alone)]
+    height = len(pictures[1])
+    assert pictures[0].shape == (2 * height, *pictures[1].shape[1:])
+    assert (pictures[0][-1, -1] == RIGHT).all()

@@ -175,7 +175,7 @@ def draw_pair(
         t: target frame.
         gap: frames from target to reference.
         rng: where all draws come from.
-        config: its size, fit, scale, jitter, joint_crop and flow_of are used.
+        config: its size, fit, scale, jitter, joint_crop, exact_flow and flow_of are used.
         flow_directions: 0 for no flow, 1 for that from target to reference, 2 for that back as well: the
             clip's own, or that of DIS before the colours change. It changes nothing else.
 
@@ -219,9 +219,10 @@ def pair_flow(
     """Flow from the window of frame t to that of frame u, (2, h, w) float32, 0 in the padding.
 
     Args:
-        crops: the two windows, for DIS where the clip has no flow of its own and `config.flow_of` is "crop".
+        crops: the two windows, which DIS sees if `config.flow_of` is "crop", where the clip has no flow or
+            `config.exact_flow` is off.
     """
-    if clip.read_flow is not None:
+    if clip.read_flow is not None and config.exact_flow:
         return crop_flow(clip.read_flow(t, u), geometry)
     if config.flow_of == "frame":
         return crop_flow(dis_image_flow(clip.image(t), clip.image(u)), geometry)

@@ -1,4 +1,4 @@
-"""Truth and prediction side by side, with what was missed and what was invented."""
+"""Results beside their truth: the command, and pictures of what was missed and what was invented."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from panoptube.errors import UserError
 from panoptube.evaluate import evaluate, progress_bar
 from panoptube.metrics.table import compare_frames, segment_keys
 from panoptube.metrics.tubes import match_tubes
-from panoptube.panoptic.formats import StoredFrame
 from panoptube.panoptic.frame import VOID, Color, PanopticFrame, Taxonomy
-from panoptube.panoptic.layouts import StoredClip, read_clips
+from panoptube.view.figure import ENDINGS, clip_figure, figure_bytes
 from panoptube.view.overlay import overlay
+from panoptube.view.results import ComparedClip, read_image, read_results, write_picture
 
 # Colours that colour-blind people can tell apart.
 MISSED: Color = (230, 159, 0)
@@ -72,7 +72,11 @@ def mistakes(prediction: PanopticFrame, truth: PanopticFrame, taxonomy: Taxonomy
 
 
 def compare_picture(
-    prediction: PanopticFrame, truth: PanopticFrame, taxonomy: Taxonomy, image: Image | None = None
+    prediction: PanopticFrame,
+    truth: PanopticFrame,
+    taxonomy: Taxonomy,
+    image: Image | None = None,
+    name: str = "prediction",
 ) -> Image:
     """Truth, prediction, and mistakes from left to right, with a line above that says so.
 
@@ -80,6 +84,7 @@ def compare_picture(
         prediction, truth: of size (H, W).
         taxonomy: what their classes are.
         image: (H, W, 3) uint8 RGB to draw on, or None for plain grey.
+        name: of the prediction.
 
     Returns:
         (s H + h, 3 s W, 3) uint8 RGB, where h is the height of the line, and s enlarges narrow frames so that
@@ -97,7 +102,7 @@ def compare_picture(
     row = np.concatenate([*panels, mistakes(prediction, truth, taxonomy)], axis=1)
     scale = max(0.35, width / 1800)
     head = np.zeros((round(40 * scale), 3 * width, 3), np.uint8)
-    for i, text in enumerate(("truth", "prediction")):
+    for i, text in enumerate(("truth", name)):
         _write(head, text, (255, 255, 255), i * width, scale)
     left = 2 * width
     for text, color in LEGEND:
@@ -122,82 +127,120 @@ def _write(head: Image, text: str, color: tuple[int, ...], left: int, scale: flo
 
 
 def view(
-    truth: Path,
-    pred: Path,
+    pred: Sequence[Path],
     out: Path,
-    frames: Sequence[str] = (),
-    worst: int = 5,
+    truth: Path | None = None,
+    name: Sequence[str] = (),
     images: Path | None = None,
+    clip: str | None = None,
+    frames: Sequence[str] = (),
+    count: int = 4,
     clip_length: int = 6,
     skip_unlabelled: bool = False,
     workers: int = 1,
     progress: bool = True,
 ) -> list[Path]:
-    """Write pictures of frames: truth, prediction, and what was missed or invented.
+    """Draw results of one or several models: one figure, or a picture of each of the worst frames.
 
     Args:
-        truth, pred, clip_length, skip_unlabelled, workers: as `panoptube.evaluate.evaluate`.
-        out: folder for NAME.png of each frame; made if missing.
-        frames: names of frames; none for those that cost PQ most.
-        worst: how many of those.
-        images: folder with NAME.png or .jpg of each frame to draw on, or None.
+        pred: a folder for each model, as for `panoptube.evaluate.evaluate`.
+        out: file with an ending of `figure.ENDINGS` for a figure of one clip, a row for each model; or folder
+            for NAME.png of each frame with truth, prediction, and what was missed or invented.
+        truth: its folder. A figure can do without: colours are then those of the first model.
+        name: what to call each model; none for the names of their folders.
+        images: folder with NAME.png or .jpg of each frame, or with a folder of those for each clip: a row of
+            the figure, and what pictures are drawn on.
+        clip: name of the clip; None for the only one of a figure, and all for pictures.
+        frames: names of frames; none to choose.
+        count: how many to choose: evenly through the clip for a figure, those that cost PQ most for pictures.
+        clip_length, skip_unlabelled, workers: as `evaluate`.
         progress: show a bar with the time left.
 
     Returns:
-        The pictures, in the order of `frames` or the worst first.
+        What was written; pictures in the order of `frames`, or the worst first.
 
     Raises:
-        UserError: as `evaluate`; there is no such frame; or a file can't be read or written.
+        UserError: as `evaluate`; the folders don't hold the same frames; there is no such clip or frame; two
+            models have one name; or a file can't be read or written.
     """
-    taxonomy, clips = read_clips(truth, pred, clip_length, None, skip_unlabelled)
-    pairs = _named(clips)
+    names = _row_names(pred, name)
+    if count < 1:
+        raise UserError(f"{count} frames can't be drawn; --count must be 1 or more")
+    taxonomy, clips = read_results(pred, truth, clip_length, skip_unlabelled)
+    unique = len({f for c in clips for f in c.frames}) == sum(len(c.frames) for c in clips)
+    if clip is not None:
+        if clip not in [c.name for c in clips]:
+            raise UserError(f"{truth or pred[0]} has no clip {clip!r}; it has {_listed(clips)}")
+        clips = [c for c in clips if c.name == clip]
+    if out.suffix.lower() in ENDINGS:
+        if len(clips) > 1:
+            raise UserError(f"a figure shows one clip; choose with --clip one of {_listed(clips)}")
+        have = clips[0].frames
+        for wanted in frames:
+            if wanted not in have:
+                raise UserError(f"clip {clips[0].name} has no frame {wanted!r}; its first is {have[0]!r}")
+        if frames:
+            chosen = [have.index(wanted) for wanted in frames]
+        else:
+            chosen = np.unique(np.linspace(0, len(have) - 1, count).round().astype(int)).tolist()
+        drawn = clip_figure(clips[0], names, chosen, taxonomy, images, workers, progress)
+        write_picture(out, figure_bytes(drawn, out.suffix.lower()))
+        return [out]
+
+    if truth is None:
+        raise UserError(
+            f"pictures of mistakes need the truth; give --truth, or end --out with {' or '.join(ENDINGS)}"
+        )
+    # Frames by the names that `evaluate` gives them.
+    places = {f if unique else f"{c.name}/{f}": (c, i) for c in clips for i, f in enumerate(c.frames)}
     if not frames:
-        scores = evaluate(
-            truth,
-            pred,
-            metrics=("pq",),
-            clip_length=clip_length,
-            skip_unlabelled=skip_unlabelled,
-            workers=workers,
-            progress=progress,
-        ).pq
-        assert scores is not None
-        frames = [f.name for f in sorted(scores.frames, key=lambda f: -f.lost)[:worst]]
-    for name in frames:
-        if name not in pairs:
-            raise UserError(f"{truth} has no frame {name!r}; its first is {next(iter(pairs))!r}")
+        lost = dict.fromkeys(places, 0.0)
+        for folder in pred:
+            scores = evaluate(
+                truth,
+                folder,
+                metrics=("pq",),
+                clip_length=clip_length,
+                skip_unlabelled=skip_unlabelled,
+                workers=workers,
+                progress=progress,
+            ).pq
+            assert scores is not None
+            for frame in scores.frames:
+                if frame.name in lost:
+                    lost[frame.name] += frame.lost
+        frames = sorted(lost, key=lambda f: -lost[f])[:count]
+    for wanted in frames:
+        if wanted not in places:
+            raise UserError(f"{truth} has no frame {wanted!r}; its first is {next(iter(places))!r}")
     written: list[Path] = []
     with progress_bar(progress) as bar:
-        for name in bar.track(frames, description="pictures"):
-            predicted, true = pairs[name]
-            image = None if images is None else _read_image(images, true.name)
-            try:
-                picture = compare_picture(predicted.frame(), true.frame(), taxonomy, image)
-            except ValueError as error:
-                raise UserError(f"{predicted.path}: {error}") from error
-            path = out / f"{name.replace('/', '_')}.png"
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
-            except OSError as error:
-                raise UserError(f"can't write {path}: {error.strerror}") from error
-            written.append(path)
+        for wanted in bar.track(frames, description="pictures"):
+            place, i = places[wanted]
+            assert place.truth is not None
+            true = place.truth[i].frame()
+            image = None if images is None else read_image(images, place.name, place.frames[i])
+            rows = []
+            for label, prediction in zip(names, place.predictions):
+                try:
+                    rows.append(compare_picture(prediction[i].frame(), true, taxonomy, image, label))
+                except ValueError as error:
+                    raise UserError(f"{prediction[i].path}: {error}") from error
+            written.append(out / f"{wanted.replace('/', '_')}.png")
+            picture = np.concatenate(rows)
+            write_picture(written[-1], cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
     return written
 
 
-def _named(clips: Sequence[StoredClip]) -> dict[str, tuple[StoredFrame, StoredFrame]]:
-    """Prediction and truth by the name that `evaluate` gives the frame."""
-    pairs = [(c.name, p, t) for c in clips for p, t in zip(c.prediction, c.truth)]
-    unique = len({t.name for _, _, t in pairs}) == len(pairs)
-    return {t.name if unique else f"{clip}/{t.name}": (p, t) for clip, p, t in pairs}
+def _row_names(pred: Sequence[Path], given: Sequence[str]) -> list[str]:
+    if given and len(given) != len(pred):
+        raise UserError(f"{len(given)} names for {len(pred)} results; give one --name for each --pred")
+    names = list(given) or [folder.resolve().name for folder in pred]
+    twice = next((n for i, n in enumerate(names) if n in names[:i]), None)
+    if twice is not None:
+        raise UserError(f"two results are called {twice!r}; tell them apart with one --name for each --pred")
+    return names
 
 
-def _read_image(folder: Path, name: str) -> Image:
-    for ending in (".png", ".jpg", "_newImg8bit.png", "_leftImg8bit.png"):
-        path = folder / f"{name}{ending}"
-        if path.is_file():
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise UserError(f"{path} is no image that can be read; copy it again")
-            return np.ascontiguousarray(image[..., ::-1], np.uint8)
-    raise UserError(f"{folder} has no image of frame {name}: expected {name}.png or .jpg")
+def _listed(clips: Sequence[ComparedClip]) -> str:
+    return ", ".join(c.name for c in clips[:5]) + (", ..." if len(clips) > 5 else "")

@@ -1,0 +1,1 @@
+"""What is wrong in labels, and where. Works on files and never imports torch."""
