@@ -72,6 +72,7 @@ MODULES = {
     "view": "view.mistakes",
     "convert": "convert",
     "prepare": "prepare",
+    "check": "check.check",
 }
 
 

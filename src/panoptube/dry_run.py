@@ -132,11 +132,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def duration(seconds: float) -> str:
-    """In the two largest units, like 3 d 4 h.
-
-    >>> duration(59.4), duration(3725), duration(270000)
-    ('0 min 59 s', '1 h 2 min', '3 d 3 h')
-    """
+    """In the two largest units, like 3 d 4 h; from minutes on."""
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     for (large, size), (small, part) in itertools.pairwise(units):
         if seconds >= size or large == "min":

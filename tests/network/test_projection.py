@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 import torch
 
+from panoptube.network import projection
 from panoptube.network.projection import ProjectionHead, gather_levels, mask_pool
+
+
+def test_example() -> None:
+    assert doctest.testmod(projection) == (0, 3)
 
 
 def levels() -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from panoptube.check.faults import Fault
 from panoptube.data.clip import Clip
+from panoptube.data.coco_video import find_videos
 from panoptube.data.datasets import DATASETS
 from panoptube.data.files import MissingData
 from panoptube.data.labelled_video import read_labelled_videos
@@ -64,15 +65,21 @@ def _dataset(name: str, root: Path, split: str | None) -> Iterator[Labels | Faul
         yield from map(Labels, read_labelled_videos(root, split))
         return
     if split is not None:
-        yield from map(Labels, DATASETS[name].read(root, split))
+        yield from _split(name, root, split)
         return
     for part in SPLITS:
         try:
-            for clip in DATASETS[name].read(root, part):
-                yield Labels(replace(clip, name=f"{part}/{clip.name}"))
+            for labels in _split(name, root, part):
+                yield replace(labels, clip=replace(labels.clip, name=f"{part}/{labels.clip.name}"))
         except MissingData as error:
             # It may never have been unpacked.
             yield Fault("file", "note", f"{part}: {error}")
+
+
+def _split(name: str, root: Path, split: str) -> list[Labels]:
+    if name == "coco-video":
+        return [Labels(clip, stored) for clip, stored in find_videos(root, split)]
+    return [Labels(clip) for clip in DATASETS[name].read(root, split)]
 
 
 def open_labels(name: str, root: Path, split: str | None) -> tuple[list[Labels], list[Fault]]:

@@ -95,6 +95,13 @@ def read_coco_video(root: Path | str, split: str, taxonomy: Taxonomy | None = No
         MissingData: there is no such JSON.
         UserError: the JSON isn't of the form above, contradicts itself, or names a file outside the folder.
     """
+    return [clip for clip, _ in find_videos(root, split, taxonomy)]
+
+
+def find_videos(
+    root: Path | str, split: str, taxonomy: Taxonomy | None = None
+) -> list[tuple[Clip, dict[int, StoredFrame]]]:
+    """Those clips, each with PNG and JSON of its labelled frames by index. Args, Raises: the same."""
     root = Path(root)
     path = root / f"panoptic_{split}.json"
     if not path.is_file():
@@ -149,7 +156,7 @@ def _open_clip(
     images: list[_Image],
     truth: dict[int | str, StoredFrame],
     taxonomy: Taxonomy,
-) -> Clip:
+) -> tuple[Clip, dict[int, StoredFrame]]:
     name = video.name if video.name is not None else str(video.id)
     numbers = [image.frame_id for image in images]
     ordered = [number for number in numbers if number is not None]
@@ -168,7 +175,7 @@ def _open_clip(
             f"{size[1]}x{size[0]}; a video has one size"
         )
     labels = {t: truth[image.id] for t, image in enumerate(images) if image.id in truth}
-    return Clip(
+    clip = Clip(
         name=name,
         taxonomy=taxonomy,
         size=size,
@@ -178,6 +185,7 @@ def _open_clip(
         read_image=partial(read_frame, [folder / image.file_name for image in images], size),
         read_truth=partial(_read_truth, labels),
     )
+    return clip, labels
 
 
 def _read_truth(labels: dict[int, StoredFrame], t: int) -> PanopticFrame:
