@@ -142,7 +142,7 @@ def test_first_step_has_the_warm_rate_and_plain_sgd_arithmetic(tmp_path: Path) -
     module = StandIn()
     pair, seed = next(load_batches(RandomPairs(), run, 0, 1, 0))
     torch.manual_seed(seed)
-    torch.stack(list(module(pair, seed).values())).sum().backward()
+    torch.stack(list(module(pair, seed, 0).values())).sum().backward()
     before = {name: p for name, p in module.named_parameters() if p.grad is not None}
     norm = math.sqrt(sum(float(p.grad.square().sum()) for p in before.values() if p.grad is not None))
     assert norm > 0.01
