@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from panoptube.ablation_speed import peak_mib
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.metrics.table import compare_ids
 
@@ -219,17 +220,6 @@ def run_alone(contender: str, folder: Path) -> dict[str, float]:
     return result
 
 
-def peak_megabytes() -> float:
-    """Of this process. `VmHWM` starts anew with the program, unlike the maximum that getrusage hands down."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(n for n in status.read_text().splitlines() if n.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 # --- the comparison ---------------------------------------------------------------------------------------
 
 
@@ -299,7 +289,7 @@ def main(args: Sequence[str]) -> int:
     options = parser.parse_args(args)
     if options.contender:
         function, workers = CONTENDERS[options.contender]
-        print(json.dumps(function(options.folder, workers) | {"peak_mb": peak_megabytes()}))
+        print(json.dumps(function(options.folder, workers) | {"peak_mb": peak_mib()}))
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         place = (options.folder or Path(temporary)) / ("small" if options.small else "large")

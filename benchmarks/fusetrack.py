@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 
-from evaluation import peak_megabytes
+from panoptube.ablation_speed import peak_mib
 from panoptube.data.streets import street_clip
 from panoptube.flow.flownet2 import FlowNet2
 from panoptube.flow.images import ImageFlow, dis_image_flow
@@ -69,7 +69,7 @@ def serve(contender: str, options: argparse.Namespace, pipe: Connection) -> None
         if cuda:
             torch.cuda.synchronize()
         pipe.send((time.perf_counter() - begin, len(frame.scores)))
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_megabytes()
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_mib()
     pipe.send((million_numbers(*modules), peak))
 
 

@@ -15,12 +15,10 @@ from rich.table import Table
 
 from panoptube.ablation_speed import peak_mib
 from panoptube.config import DataConfig, RunConfig
-from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.datasets import find_dataset
-from panoptube.data.pairs import PairDataset, load_batches
-from panoptube.flow.learned import flow_network
+from panoptube.data.pairs import load_batches
 from panoptube.network.vpsnet import vpsnet
-from panoptube.train import build_optimizer
+from panoptube.train import build_optimizer, training_data
 from panoptube.training_step import TrainingStep
 
 MEASURED = 3
@@ -50,16 +48,13 @@ def dry_run(run: RunConfig, devices: int = 1, accelerator: str = "auto") -> Tabl
         update = {"videos": 0.0, "streets": 1.0, "workers": 0, "fit": None, "scale": (1.0, 1.0)}
         data = DataConfig.model_validate(run.data.model_dump() | update)
     tried = run.model_copy(update={"data": data})
-    flow = None
-    if data.flownet2 is not None and run.flow_directions:
-        flow = flow_network("flownet2", data.flownet2).to(fabric.device)
-    taxonomy = find_dataset(run.data.dataset).taxonomy if run.data.videos > 0 else None
-    module = TrainingStep(vpsnet(run.network, taxonomy or CITYSCAPES), tried, flow)
+    pairs, flow = training_data(tried, fabric.device)
+    taxonomy = find_dataset(run.data.dataset).taxonomy if missing else None
+    module = TrainingStep(vpsnet(run.network, taxonomy or pairs.taxonomy), tried, flow)
     optimizer: torch.optim.Optimizer = build_optimizer(module, run.train)
     wrapped, optimizer = fabric.setup(module, optimizer)
     wrapped.train()
     mixed = torch.autocast(fabric.device.type, torch.bfloat16, enabled=run.train.precision == "bf16-mixed")
-    pairs = PairDataset(data, run.train.seed, run.flow_directions if flow is None else 0)
     waiting, working = [], []
     with closing(load_batches(pairs, tried, 0, 1, 0)) as batches:
         for _ in track(range(MEASURED + 1), "dry run", console=Console(stderr=True), transient=True):

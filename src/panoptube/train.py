@@ -82,10 +82,7 @@ def train(
     console.quiet = console.quiet or not fabric.is_global_zero
 
     torch.manual_seed(run.train.seed)
-    flow = None
-    if run.data.flownet2 is not None and run.flow_directions:
-        flow = flow_network("flownet2", run.data.flownet2).to(fabric.device)
-    pairs = PairDataset(run.data, run.train.seed, run.flow_directions if flow is None else 0)
+    pairs, flow = training_data(run, fabric.device)
     network = vpsnet(run.network, pairs.taxonomy)
     if fabric.is_global_zero and not (out / "checkpoint.pt").exists():  # the other processes get its weights
         if init is None:
@@ -99,6 +96,17 @@ def train(
     return fit(
         fabric, step, run, pairs, out, lambda path: save_weights(path, network, run), validate, console
     )
+
+
+def training_data(run: RunConfig, device: torch.device) -> tuple[PairDataset, nn.Module | None]:
+    """The pairs of a run, and on `device` the network of their flow, if they are to come without.
+
+    Raises:
+        UserError: the data or the flow network's weights can't be read.
+    """
+    if run.data.flownet2 is None or not run.flow_directions:
+        return PairDataset(run.data, run.train.seed, run.flow_directions), None
+    return PairDataset(run.data, run.train.seed), flow_network("flownet2", run.data.flownet2).to(device)
 
 
 def fit(
