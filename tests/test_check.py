@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from panoptube import cli
 from panoptube.check.check import check, check_clip
 from panoptube.check.faults import KINDS, Fault, Ledger
 from panoptube.check.labels import Labels, open_labels
-from panoptube.check.page import draw_fault
+from panoptube.check.page import draw_fault, write_page
 from panoptube.check.report import Report
 from panoptube.check.segments import find_segments, find_split
 from panoptube.data.cityscapes_vps import CITYSCAPES
@@ -197,9 +198,36 @@ def test_planted_faults_are_found(
     followed = {"all_lost": {"lost"}, "split": {"split", "lost"}, "jump": {"jump"}}
     assert {f.kind for f in faults} <= followed.get(plant.__name__, {kind})
     shown = next(f for f in faults if f.kind == kind)
-    picture = draw_fault(shown, labels)
-    assert picture is not None
-    assert picture.shape[1] in (320, 644)
+    panels = draw_fault(shown, labels)
+    assert [p.frame for p in panels] == [t for t in (shown.before, shown.frame) if t is not None]
+    assert all(p.picture.shape[1] == 400 for p in panels)
+
+
+@pytest.mark.parametrize(
+    ("plant", "marks"),
+    [
+        (swap, [["car 1", "car 3"], ["car 1", "car 3"]]),
+        (renamed, [["car 1"], ["car 9"]]),
+        (two_classes, [["car 1"], ["truck 1"]]),
+        (two_classes_at_once, [["car 1"], ["car and truck 1"]]),
+        (lost, [["car 1"], ["not in the labels"]]),
+        (no_instance, [["car 1"], ["car without id"]]),
+        (duplicate, [[], []]),
+        (gap, [[]]),
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_pictures_say_what_is_outlined(plant: Callable[[Film], None], marks: list[list[str]]) -> None:
+    film = Film()
+    plant(film)
+    labels = film.labels()
+    (fault,) = check_clip(labels).faults
+    panels = draw_fault(fault, labels)
+    assert [[text for _, text in panel.marks] for panel in panels] == marks
+    assert [panel.lacks for panel in panels] == ["labels" if plant is gap else ""] * len(panels)
+    for panel in panels:
+        for color, _ in panel.marks:
+            assert (panel.picture == color).all(axis=2).any()
 
 
 def test_flow_goes_through_frames_without_labels() -> None:
@@ -417,6 +445,17 @@ def dataset(tmp_path: Path) -> Path:
     return root
 
 
+class Tags(HTMLParser):
+    """Every tag of a page and the names of its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, list[str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, [key for key, _ in attrs]))
+
+
 def printed(report: Report) -> str:
     text = io.StringIO()
     Console(width=200, file=text).print(report.table())
@@ -445,6 +484,49 @@ def test_reports(dataset: Path, tmp_path: Path) -> None:
     text = printed(report)
     assert "lost" in text
     assert "000005.png" in text
+
+
+def hostile(name: str) -> Labels:
+    """A clip and a class that are called so, with an exchange of ids."""
+    film = Film()
+    swap(film)
+    labels = film.labels(name)
+    car = replace(CITYSCAPES.categories[CAR], name=name)
+    categories = tuple(car if c is CITYSCAPES.categories[CAR] else c for c in CITYSCAPES.categories)
+    return replace(labels, clip=replace(labels.clip, taxonomy=replace(CITYSCAPES, categories=categories)))
+
+
+def test_hostile_names_do_no_harm(tmp_path: Path) -> None:
+    """Clip and class names come from files that others wrote."""
+    name = "<script>alert(1)</script>\"'&"
+    labels = hostile(name)
+    faults = check_clip(labels).faults
+    assert [f.kind for f in faults] == ["swap"]
+    write_page(tmp_path / "r.html", Report(name, name, 1, FRAMES, faults), [labels])
+    page = (tmp_path / "r.html").read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
+    tags = Tags()
+    tags.feed(page)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.found}
+    assert not any(key.startswith("on") for _, keys in tags.found for key in keys)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_long_lists_are_cut_and_nothing_found_is_said(tmp_path: Path) -> None:
+    labels = Film().labels()
+    faults = [
+        Fault("tiny", "warning", "small", "film", frame=t % FRAMES, where=(0, 0, 3, 3)) for t in range(150)
+    ]
+    write_page(tmp_path / "r.html", Report("data", "folder", 1, FRAMES, faults), [labels])
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("<img") == 8
+    assert page.count("<li>") == 101
+    assert "142 more" in page
+    assert "and 42 more, in the JSON report" in page
+    write_page(tmp_path / "r.html", Report("data", "folder", 1, FRAMES, []), [labels])
+    assert "Nothing was found." in (tmp_path / "r.html").read_text()
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

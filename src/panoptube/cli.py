@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -114,7 +115,7 @@ def evaluate(
     form, one for each clip, or the files of Cityscapes-VPS, VIPER or VIPSeg.
 
     Args:
-        truth: Folder of the truth.
+        truth: Folder of the truth, or the panoptic_SPLIT.json of COCO panoptic video.
         pred: Folder of the result.
         protocol: Whose windows VPQ has.
         metrics: What to compute. hota brings HOTA, IDF1 and MOTSA, and needs panoptube[tracking].
@@ -202,6 +203,10 @@ def synthesize(
     seed: int = 0,
     difficulty: float = 0.5,
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    layout: Annotated[
+        Literal["labelled-video", "cityscapes-vps", "viper", "kitti-step", "vipseg", "coco-video"],
+        tyro.conf.arg(name="as"),
+    ] = "labelled-video",
 ) -> None:
     """Draw street scenes with the exact class and id of every pixel, to train and test on.
 
@@ -213,10 +218,12 @@ def synthesize(
         seed: Of the first clip; the same seeds give the same clips.
         difficulty: From 0, few objects in good light, to 1.
         overwrite: Replace what is in OUT once the new clips are complete.
+        layout: The dataset whose folders, file names and classes OUT has; every fifth clip is of the split
+            val, and in all but labelled-video the last one, too. cityscapes-vps needs 30 frames.
     """
     from panoptube.data.streets import synthesize as run
 
-    print(run(clips, out, frames, size, seed, difficulty, overwrite))
+    print(run(clips, out, frames, size, seed, difficulty, overwrite, layout))
 
 
 def prepare(
@@ -256,6 +263,34 @@ def prepare(
     print(*lines, sep="\n")
 
 
+def import_cvat(
+    export: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPORT")],
+    out: Path,
+    split: str,
+    stuff: tuple[str, ...] = (),
+    images: Path | None = None,
+    fps: float = 25.0,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Make a dataset of videos that were annotated in CVAT, to train and evaluate on (coco-video).
+
+    EXPORT has a folder for each task, called as its video should be: the task's export "CVAT for video 1.1",
+    unpacked.
+
+    Args:
+        export: Folder of these folders, or one of them.
+        out: Folder of the dataset; other splits in it stay.
+        split: What to call these videos: train, val or another plain name.
+        stuff: Labels that have no objects, such as road and sky; all others are things.
+        images: Folder with a folder of images for each video; None for images/ in the export.
+        fps: Frames per second, which the export doesn't say.
+        overwrite: Replace this split in OUT once the new one is complete.
+    """
+    from panoptube.data.cvat import import_cvat as run
+
+    print(run(export, out, split, stuff, images, fps, overwrite))
+
+
 def check(
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
     root: Path,
@@ -281,6 +316,30 @@ def check(
 
     report = run(name, root, split, json, html)
     Console(width=None if sys.stdout.isatty() else 120).print(report.table())
+
+
+def submit(
+    name: Annotated[Literal["cityscapes-vps"], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    pred: Path,
+    root: Path,
+    out: Path,
+    split: str = "test",
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Check results and pack them into the file that a benchmark's server takes.
+
+    Args:
+        name: The benchmark: cityscapes-vps.
+        pred: Folder of the result: panoptic.json and panoptic/, or a folder of that form for each clip,
+            called by its number, such as 0010.
+        root: Folder of the dataset, which says which frames there must be.
+        out: File to make, such as submission.zip.
+        split: Split of the dataset.
+        overwrite: Replace OUT.
+    """
+    from panoptube.submit import submit as run
+
+    print(f"{out}: {run(name, pred, root, out, split, overwrite)} frames")
 
 
 def convert(
@@ -379,9 +438,11 @@ def ablate(
     )
 
 
-COMMANDS = {
-    f.__name__: f for f in (predict, train, ablate, evaluate, synthesize, prepare, check, view, convert)
+COMMANDS: dict[str, Callable[..., None]] = {
+    f.__name__: f
+    for f in (predict, train, ablate, evaluate, synthesize, prepare, check, view, submit, convert)
 }
+COMMANDS["import-cvat"] = import_cvat
 
 
 def main() -> int:

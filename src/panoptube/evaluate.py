@@ -67,7 +67,8 @@ def evaluate(
       prediction `pred.json` with `pan_pred/`: all clips in one file, `clip_length` labelled frames each,
       ordered by name;
     * VIPER: truth `viper_panoptic*.json` with `panoptic_video/`, prediction `pred.json` with `pan/`;
-    * VIPSeg: truth `panoptic_gt*.json` with `panomasksRGB/`, prediction `pred.json` with `pan_pred/CLIP/`.
+    * VIPSeg: truth `panoptic_gt*.json` with `panomasksRGB/`, prediction `pred.json` with `pan_pred/CLIP/`;
+    * COCO panoptic video, truth alone: `panoptic_SPLIT.json` itself; a result has a folder for each video.
 
     The truth says which frames count and how they form clips. Frames are paired by name. Each pair is read
     once and reduced to a table of overlaps, from which all of VPQ, PQ, STQ and tracking are made.

@@ -286,7 +286,8 @@ class Validation:
     `out`/pictures.
 
     Raises:
-        UserError: the run trains on labelled videos alone, and none that is long enough has the split "val".
+        UserError: the run trains on labelled videos alone, and none that is long enough has the split "val",
+            or that split has other classes.
     """
 
     def __init__(self, network: VPSNet, run: RunConfig, out: Path) -> None:
@@ -305,6 +306,12 @@ class Validation:
         if not self.clips:
             raise UserError(
                 f"no clip of the split 'val' in {data.root} has {SCORED_EVERY} frames; {NO_VALIDATION}"
+            )
+        own = [(c.name, c.isthing) for c in network.taxonomy.categories]
+        if any([(c.name, c.isthing) for c in clip.taxonomy.categories] != own for clip in self.clips):
+            raise UserError(
+                f"the split 'val' in {data.root} has other classes than 'train', or another order of them; "
+                f"give both the same, or {NO_VALIDATION}"
             )
 
     def __call__(self, done: int) -> tuple[dict[str, float], dict[str, Image]]:

@@ -139,7 +139,10 @@ def check_clip(
                 ]:
                     ledger.extend((fault.kind, fault.tracks), labelled[t], replace(fault, frame=t))
                 for label, (area, box) in segments.crowd.items():
-                    fault = _no_instance(clip.taxonomy.names[label], area, box, gone_over.get(label, []))
+                    gone = gone_over.get(label, [])
+                    fault = _no_instance(clip.taxonomy.names[label], area, box, gone)
+                    if gone:
+                        fault = replace(fault, before=clip.labelled[labelled[t] - 1])
                     ledger.extend((fault.kind, label), labelled[t], replace(fault, frame=t))
         advance()
     for fault in [*history.faults(), *changes.faults(copies)]:
@@ -230,7 +233,7 @@ def _gaps(labels: Labels) -> Iterator[Fault]:
     for a, b in pairwise(frames):
         if b - a > step and (b - a) % step == 0:
             for t in range(a + step, b, step):
-                yield Fault("gap", "warning", f"frame {t} has no labels, its neighbours do", frame=t)
+                yield Fault("gap", "warning", "no labels, though its neighbours have some", frame=t)
 
 
 def _no_instance(name: str, area: int, box: Box, tracks: list[int]) -> Fault:
@@ -310,10 +313,8 @@ class _ClassHistory:
         for i, classes in self._seen.items():
             (main, usual), *others = sorted(classes.items(), key=lambda c: (-c[1].frames, c[1].t))
             for label, sighting in others:
-                message = (
-                    f"id {i} is {self._names[label]} in {sighting.frames} frames from {sighting.t} on, "
-                    f"but {self._names[main]} in {usual.frames}"
-                )
+                times = f"{usual.frames} frame{'s' if usual.frames > 1 else ''}"
+                message = f"id {i} is {self._names[main]} in {times}, but {self._names[label]} here"
                 yield Fault(
                     "class", "error", message, "", sighting.t, sighting.before, sighting.box, (i,),
                     sighting.frames, sighting.frames,

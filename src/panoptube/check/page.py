@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -24,7 +26,7 @@ SHOWN = 8
 """Pictures of each kind: enough to see what is behind it; the JSON has all."""
 LISTED = 100
 """Faults of each kind that are written out."""
-CROP = 320
+CROP = 400
 """Width of a picture in pixels."""
 CONTEXT = 1.0
 """Surroundings shown on each side, in sides of the box."""
@@ -34,19 +36,56 @@ PAPER = 96
 """Grey where there is no image."""
 OUTLINES: tuple[Color, ...] = ((255, 214, 0), (0, 229, 255), (255, 64, 160))
 """RGB of the first, second and further tracks concerned."""
+PLACE: Color = (255, 255, 255)
+"""RGB of the box around a place where nothing of the fault is labelled."""
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2330; background: #f6f7f9; margin: 0 auto;
-  max-width: 1080px; padding: 24px; }
-h1 { font-size: 24px; } h2 { font-size: 18px; margin: 36px 0 4px; } p { margin: 0 0 12px; color: #5a6375; }
-table { border-collapse: collapse; background: #fff; } th, td { text-align: left; padding: 5px 14px;
-  border: 1px solid #dde1e8; } td.n { text-align: right; }
-.faults { display: flex; flex-wrap: wrap; gap: 14px; } figure { margin: 0; background: #fff; padding: 10px;
-  border: 1px solid #dde1e8; border-radius: 6px; max-width: 660px; } figcaption { margin-top: 6px; }
-img { display: block; max-width: 100%; } .error { color: #b3261e; } .warning { color: #9a5b00; }
-.note { color: #5a6375; }
+:root { color-scheme: light dark; --ink: #1d2330; --soft: #565f70; --page: #f6f7f9; --card: #fff;
+  --line: #dde1e8; --link: #0b57d0; --error: #b3261e; --warning: #8a5000; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #a3acbd; --page: #14171d;
+  --card: #1e222a; --line: #363c48; --link: #8ab4f8; --error: #ff8a80; --warning: #ffb95c; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0 auto;
+  max-width: 1320px; padding: 24px; overflow-wrap: anywhere; }
+h1 { font-size: 24px; margin: 0 0 8px; } h2 { font-size: 18px; margin: 36px 0 2px; }
+p { margin: 0 0 12px; color: var(--soft); max-width: 80ch; } a { color: var(--link); }
+table { border-collapse: collapse; background: var(--card); overflow-wrap: normal; }
+th, td { text-align: left; padding: 5px 14px; border: 1px solid var(--line); }
+.faults { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 260px), 1fr)); gap: 14px; }
+figure { margin: 0; background: var(--card); padding: 10px; border: 1px solid var(--line);
+  border-radius: 6px; }
+.two { grid-column: span 2; } @media (max-width: 640px) { .two { grid-column: auto; } }
+.panels { display: flex; gap: 6px; font-size: 13px; color: var(--soft); } .panels div { flex: 1; }
+figcaption { margin-bottom: 8px; } img { display: block; width: 100%; margin-bottom: 4px; }
+.mark { display: inline-block; white-space: nowrap; margin-right: 10px; }
+.mark i { display: inline-block; width: 10px; height: 10px; margin-right: 5px; border: 1px solid #0008; }
+.error { color: var(--error); } .warning { color: var(--warning); } .note { color: var(--soft); }
+.error, .warning, .note { font-weight: 600; }
 ul { margin: 8px 0; padding-left: 20px; } summary { cursor: pointer; margin: 8px 0; }
 """
+
+INTRO = (
+    "A fault that lies between two frames has two pictures, the frame before on the left. What the fault is "
+    "about is outlined; under each picture is what the labels of that frame call it. A white box is a place "
+    "where the labels have nothing of it. Pictures are cut out and enlarged; where there is no picture, the "
+    "labels are drawn instead."
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The place of a fault in one frame.
+
+    Attributes:
+        frame: index in the clip.
+        picture: (H, `CROP`, 3) uint8 RGB.
+        marks: RGB of each outline, and what is outlined.
+        lacks: "picture" or "labels" if the frame has none that can be read, else "".
+    """
+
+    frame: int
+    picture: Image
+    marks: tuple[tuple[Color, str], ...]
+    lacks: str
 
 
 def write_page(path: Path, report: Report, labels: Sequence[Labels]) -> None:
@@ -61,71 +100,95 @@ def write_page(path: Path, report: Report, labels: Sequence[Labels]) -> None:
         UserError: it can't be written.
     """
     clips = {item.clip.name: item for item in labels}
-    found = {kind: report.worst(kind) for kind in KINDS}
+    found = {kind: faults for kind in KINDS if (faults := report.worst(kind))}
     rows = "".join(
         f'<tr><td><a href="#{kind}">{kind}</a></td><td>{escape(KINDS[kind])}</td>'
-        f'<td class="n">{len(faults)}</td></tr>'
+        f"<td>{_severities(faults)}</td></tr>"
         for kind, faults in found.items()
-        if faults
     )
-    sections = "".join(_section(kind, faults, clips) for kind, faults in found.items() if faults)
+    body = f"<p>{INTRO}</p><table><tr><th>kind</th><th>what</th><th>how many</th></tr>{rows}</table>"
+    body += "".join(_section(kind, faults, clips) for kind, faults in found.items())
     title = f"Labels of {escape(report.dataset)}"
     write_text(
         path,
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width">'
         f"<style>{STYLE}</style></head><body><h1>{title}</h1>"
         f"<p>{escape(report.root)}: {report.clips} clips, {report.frames} frames, "
-        f"{len(report.faults)} faults. In pictures, the frame before is on the left; outlined is what the "
-        "fault is about.</p>"
-        f"<table><tr><th>kind</th><th>what</th><th>faults</th></tr>{rows}</table>{sections}</body></html>\n",
+        f"{len(report.faults)} faults</p>{body if found else '<p>Nothing was found.</p>'}</body></html>\n",
+    )
+
+
+def _severities(faults: Sequence[Fault]) -> str:
+    """Such as "2 warnings, 21 notes"."""
+    counts = Counter(f.severity for f in faults)
+    return ", ".join(
+        f'<span class="{name}">{n} {name}{"s" if n > 1 else ""}</span>' for name, n in counts.items()
     )
 
 
 def _section(kind: str, faults: Sequence[Fault], clips: Mapping[str, Labels]) -> str:
-    figures = "".join(_figure(fault, clips.get(fault.clip)) for fault in faults[:SHOWN])
-    rest = faults[SHOWN:LISTED]
-    more = "".join(f'<li class="{f.severity}">{escape(_line(f))}</li>' for f in rest)
-    if more:
-        left = len(faults) - LISTED
+    figures, others = [], []
+    for number, fault in enumerate(faults):
+        labels = clips.get(fault.clip)
+        panels = [] if labels is None or number >= SHOWN else draw_fault(fault, labels)
+        if panels:
+            figures.append(_figure(fault, panels))
+        else:
+            others.append(f"<li>{_line(fault)}</li>")
+    more = ""
+    if others:
+        left = len(others) - LISTED
         note = f"<li>and {left} more, in the JSON report</li>" if left > 0 else ""
-        more = f"<details><summary>{len(faults) - SHOWN} more</summary><ul>{more}{note}</ul></details>"
+        more = f"<ul>{''.join(others[:LISTED])}{note}</ul>"
+        if figures:
+            more = f"<details><summary>{len(others)} more</summary>{more}</details>"
     return (
         f'<h2 id="{kind}">{kind}: {len(faults)}</h2><p>{escape(KINDS[kind])}</p>'
-        f'<div class="faults">{figures}</div>{more}'
+        f'<div class="faults">{"".join(figures)}</div>{more}'
     )
 
 
-def _figure(fault: Fault, labels: Labels | None) -> str:
-    picture = None if labels is None or fault.frame is None else draw_fault(fault, labels)
-    image = ""
-    if picture is not None:
-        data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
-        image = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
-    caption = f'<span class="{fault.severity}">{fault.severity}</span> {escape(_line(fault))}'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+def _figure(fault: Fault, panels: Sequence[Panel]) -> str:
+    images = "".join(_panel_html(panel) for panel in panels)
+    return (
+        f'<figure class="{"two" if len(panels) > 1 else "one"}"><figcaption>{_line(fault)}</figcaption>'
+        f'<div class="panels">{images}</div></figure>'
+    )
+
+
+def _panel_html(panel: Panel) -> str:
+    data = cv2.imencode(".jpg", panel.picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+    marks = "".join(
+        f'<span class="mark"><i style="background: rgb{color}"></i>{escape(text)}</span>'
+        for color, text in panel.marks
+    )
+    lacks = f", no {panel.lacks}" if panel.lacks else ""
+    return (
+        f'<div><img alt="frame {panel.frame}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+        f'<span class="mark">frame {panel.frame}{lacks}</span>{marks}</div>'
+    )
 
 
 def _line(fault: Fault) -> str:
     lasts = f" ({fault.frames} frames)" if fault.frames > 1 else ""
-    return f"{place(fault)}{fault.message}{lasts}"
+    return (
+        f'<span class="{fault.severity}">{fault.severity}</span> '
+        f"{escape(f'{place(fault)}{fault.message}{lasts}')}"
+    )
 
 
-def draw_fault(fault: Fault, labels: Labels) -> Image | None:
+def draw_fault(fault: Fault, labels: Labels) -> list[Panel]:
     """What a fault looks like: the same place in the frame it was compared with, if any, and in its own.
 
-    Returns:
-        (H, W, 3) uint8 RGB, or None where nothing of it can be read.
+    Frames of which nothing can be read are left out.
     """
     height, width = labels.clip.size
     if fault.frame is None or not height:
-        return None
+        return []
     box = _surroundings(fault.where or (0, 0, width, height), height, width)
     panels = [_panel(fault, labels, t, box) for t in (fault.before, fault.frame) if t is not None]
-    seen = [panel for panel in panels if panel is not None]
-    if not seen:
-        return None
-    line = np.full((seen[0].shape[0], 4, 3), 255, np.uint8)
-    return np.hstack([part for panel in seen for part in (line, panel)][1:])
+    return [panel for panel in panels if panel is not None]
 
 
 def _surroundings(box: Box, height: int, width: int) -> Box:
@@ -139,7 +202,7 @@ def _surroundings(box: Box, height: int, width: int) -> Box:
     return left, top, wide, high
 
 
-def _panel(fault: Fault, labels: Labels, t: int, box: Box) -> Image | None:
+def _panel(fault: Fault, labels: Labels, t: int, box: Box) -> Panel | None:
     image, truth = _read(labels, t)
     if image is None and truth is None:
         return None
@@ -149,31 +212,39 @@ def _panel(fault: Fault, labels: Labels, t: int, box: Box) -> Image | None:
     size = CROP, max(1, round(CROP * height / width))
     drawn: Image = cv2.resize(base, size, interpolation=cv2.INTER_CUBIC)
     if truth is None:
-        return drawn
+        return Panel(t, drawn, (), "labels")
     crop = PanopticFrame(
         *(
             cv2.resize(np.ascontiguousarray(part[window]), size, interpolation=cv2.INTER_NEAREST)
             for part in (truth.semantic, truth.instance)
         )
     )
-    masks = [(crop.instance == i).astype(np.uint8) for i in fault.tracks]
+    taxonomy = labels.clip.taxonomy
+    masks = [(str(i), crop.instance == i) for i in fault.tracks]
     if fault.kind == "no-instance":
-        things = (crop.semantic >= labels.clip.taxonomy.num_stuff) & (crop.semantic != VOID)
-        masks.append((things & (crop.instance == 0)).astype(np.uint8))
+        crowd = np.where(crop.instance == 0, crop.semantic, VOID)
+        found = (c for c in np.unique(crowd).tolist() if taxonomy.is_thing(c))
+        masks += [("without id", crowd == c) for c in found]
     if image is None:
-        drawn = overlay(drawn, crop, labels.clip.taxonomy, names=False)
-    outlined = False
-    for number, mask in enumerate(masks):
-        contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(drawn, contours, -1, OUTLINES[min(number, len(OUTLINES) - 1)], 2)
-        outlined |= bool(contours)
-    if not outlined and fault.where is not None:
+        drawn = overlay(drawn, crop, taxonomy, names=False)
+    marks = []
+    for number, (name, mask) in enumerate(masks):
+        if not mask.any():
+            continue
+        color = OUTLINES[min(number, len(OUTLINES) - 1)]
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(drawn, contours, -1, color, 2)
+        classes = (taxonomy.names[label] for label in np.unique(crop.semantic[mask]) if label != VOID)
+        marks.append((color, f"{' and '.join(classes)} {name}"))
+    if not marks and fault.where is not None:
         left, top, w, h = fault.where
         scale = CROP / width
         corners = [round((left - x) * scale), round((top - y) * scale)]
         corners += [round((left + w - x) * scale), round((top + h - y) * scale)]
-        cv2.rectangle(drawn, corners[:2], corners[2:], OUTLINES[0], 1, cv2.LINE_4)
-    return drawn
+        cv2.rectangle(drawn, corners[:2], corners[2:], PLACE, 2, cv2.LINE_4)
+        elsewhere = np.isin(truth.instance, fault.tracks).any()
+        marks.append((PLACE, "labelled elsewhere" if elsewhere else "not in the labels"))
+    return Panel(t, drawn, tuple(marks), "picture" if image is None else "")
 
 
 def _read(labels: Labels, t: int) -> tuple[Image | None, PanopticFrame | None]:

@@ -143,7 +143,8 @@ def find_tiny(segments: FrameSegments, taxonomy: Taxonomy) -> Iterator[Fault]:
     """Instances of a few pixels."""
     for track in segments.tracks.values():
         if track.area < TINY:
-            message = f"{taxonomy.names[track.label]} {track.id} has {track.area} pixels"
+            pixels = f"{track.area} pixel{'s' if track.area > 1 else ''}"
+            message = f"{taxonomy.names[track.label]} {track.id} has {pixels}"
             yield Fault("tiny", "warning", message, where=track.box, tracks=(track.id,), weight=-track.area)
 
 

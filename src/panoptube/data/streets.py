@@ -8,10 +8,8 @@ seed: any frame can be asked for at any time, and the same seed gives the same b
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,16 @@ from rich.progress import track
 
 from panoptube.data import street_render as r
 from panoptube.data.cityscapes_vps import CITYSCAPES
+from panoptube.data.class_maps import FROM_CITYSCAPES, with_classes
 from panoptube.data.clip import Clip, Image
 from panoptube.data.labelled_video import encode_label
+from panoptube.data.new_folder import new_folder
 from panoptube.data.street_actors import Actors
 from panoptube.data.street_layout import CELL, Layout
 from panoptube.data.street_models import Model
 from panoptube.data.street_plan import FPS, Plan
 from panoptube.data.street_shade import colour
+from panoptube.data.write_layouts import WRITERS
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID, PanopticFrame
 from panoptube.view.overlay import overlay
@@ -285,63 +286,69 @@ def synthesize(
     seed: int = 0,
     difficulty: float = 0.5,
     overwrite: bool = False,
+    layout: str = "labelled-video",
 ) -> Path:
-    """Writes streets of consecutive seeds as a folder that `read_labelled_videos` reads; returns the folder.
+    """Writes streets of consecutive seeds as a dataset that `read_dataset` reads; returns the folder.
 
-    Each clip is <clip>/img/000000.jpg (quality 95) and <clip>/label/000000.png (uint16, class id * 1000 +
-    track id, 65535 = void). index.json lists them; every fifth clip has the split "val". contact_sheet.png
-    shows the middle frame of the first clips beside its truth. The folder appears once it is complete.
+    As "labelled-video" each clip is <clip>/img/000000.jpg (quality 95) and <clip>/label/000000.png (uint16,
+    class id * 1000 + track id, 65535 = void). index.json lists them; every fifth clip has the split "val".
+    The other layouts are those of `write_layouts`, in the classes of `class_maps`; every fifth clip and the
+    last one have the split "val". contact_sheet.png shows the middle frame of the first clips beside its
+    truth. The folder appears once it is complete.
 
     Args:
         clips: how many; 1 or more.
         out: the folder to make.
-        frames, size, difficulty: as in `Street`.
+        frames, size, difficulty: as in `Street`; "cityscapes-vps" needs 30 frames.
         seed: of the first clip.
         overwrite: whether a folder that is there already is replaced.
+        layout: "labelled-video", "cityscapes-vps", "viper", "kitti-step", "vipseg" or "coco-video".
 
     Raises:
-        UserError: no clips asked for, `out` is a file, or holds something and `overwrite` is off, or an
-            argument of `Street` is out of range.
+        UserError: no clips asked for, `out` is a file, or holds something and `overwrite` is off, no such
+            layout, one that can't hold the clips, or an argument of `Street` is out of range.
     """
-    out = Path(out)
     if clips < 1:
         raise UserError(f"{clips} clips asked for; ask for 1 or more")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(f"{out} is not empty; choose another folder, or say to overwrite it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    former = unfinished.with_name(unfinished.name + ".former")
-    try:
-        entries, tiles = [], []
+    if layout != "labelled-video" and layout not in WRITERS:
+        raise UserError(f"no layout is called {layout!r}; there are labelled-video, {', '.join(WRITERS)}")
+    tiles: list[Image] = []
+
+    def draw() -> Iterator[tuple[str, Clip]]:
         for i in track(range(clips), description="streets"):
             clip = street_clip(seed + i, frames, size, difficulty)
-            entries.append(
-                _write(clip, unfinished / clip.name) | {"seed": seed + i, "difficulty": difficulty}
-            )
-            entries[-1]["split"] = "val" if i % 5 == 4 else "train"
+            if layout in FROM_CITYSCAPES:
+                clip = with_classes(clip, *FROM_CITYSCAPES[layout])
+            last = layout != "labelled-video" and i == clips - 1
+            yield "val" if i % 5 == 4 or last else "train", clip
             if i < SHEET:
                 tiles.append(_tile(clip, frames // 2))
-        index = {
-            "format": "label = class id * 1000 + track id (Cityscapes train ids; id 0 of a thing = crowd); "
-            "65535 = void",
-            "clips": entries,
-        }
-        (unfinished / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+    with new_folder(out, overwrite) as folder:
+        if layout == "labelled-video":
+            _write_labelled_videos(draw(), folder, seed, difficulty)
+        else:
+            WRITERS[layout](draw(), folder)
         across = min(len(tiles), 2)
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % across)
         sheet = np.vstack([np.hstack(tiles[i : i + across]) for i in range(0, len(tiles), across)])
-        cv2.imwrite(str(unfinished / "contact_sheet.png"), sheet[:, :, ::-1])
-        unfinished.chmod(0o755)
-        if out.exists():
-            os.replace(out, former)
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(former, ignore_errors=True)
-    return out
+        cv2.imwrite(str(folder / "contact_sheet.png"), sheet[:, :, ::-1])
+    return Path(out)
+
+
+def _write_labelled_videos(
+    clips: Iterable[tuple[str, Clip]], folder: Path, seed: int, difficulty: float
+) -> None:
+    entries = [
+        _write(clip, folder / clip.name) | {"seed": seed + i, "difficulty": difficulty, "split": split}
+        for i, (split, clip) in enumerate(clips)
+    ]
+    index = {
+        "format": "label = class id * 1000 + track id (Cityscapes train ids; id 0 of a thing = crowd); "
+        "65535 = void",
+        "clips": entries,
+    }
+    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
 def _write(clip: Clip, folder: Path) -> dict[str, Any]:

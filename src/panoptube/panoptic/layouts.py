@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from panoptube.data.coco_video import find_videos
 from panoptube.errors import UserError
 from panoptube.panoptic.formats import (
     JSON_NAME,
@@ -24,7 +25,11 @@ from panoptube.panoptic.frame import Taxonomy
 LAYOUTS = f"""{JSON_NAME} with {PNG_FOLDER}/ | folders of those, one for each clip | \
 Cityscapes-VPS: panoptic_gt*.json with panoptic_video/ or val/panoptic_video/, pred.json with pan_pred/ | \
 VIPER: viper_panoptic*.json with panoptic_video/, pred.json with pan/ | \
-VIPSeg: panoptic_gt*.json with panomasksRGB/, pred.json with pan_pred/CLIP/"""
+VIPSeg: panoptic_gt*.json with panomasksRGB/, pred.json with pan_pred/CLIP/ | \
+for truth, panoptic_SPLIT.json of COCO panoptic video itself"""
+
+_COCO_VIDEO = re.compile(r"panoptic_(.+)\.json")
+"""The file of a split of COCO panoptic video, named itself: its folder may hold several."""
 
 Kind = Literal["one", "cityscapes", "viper", "vipseg"]
 
@@ -99,7 +104,8 @@ def read_clips(
     The truth says which frames there are and how they form clips. Frames are paired by name.
 
     Args:
-        truth, pred: folders, each in one of the forms of `LAYOUTS`.
+        truth, pred: folders, each in one of the forms of `LAYOUTS`; the truth may also be the
+            panoptic_SPLIT.json of COCO panoptic video, whose frames are 000000, 000001, ... in each video.
         clip_length: frames of a clip, where one JSON holds several clips without saying so (Cityscapes-VPS).
         taxonomy: what `category_id` means; None takes the truth's categories.
         skip_unlabelled: predicted frames without truth are fine and don't count.
@@ -137,6 +143,8 @@ def _read_truth(
     folder: Path, clip_length: int, taxonomy: Taxonomy | None
 ) -> tuple[Taxonomy, dict[str, dict[str, list[StoredFrame]]]]:
     """Taxonomy, and by the name of the folder that a prediction must have, clips by name."""
+    if folder.is_file() and (split := _COCO_VIDEO.fullmatch(folder.name)):
+        return _read_coco_video(folder, split[1], taxonomy)
     found: dict[str, dict[str, list[StoredFrame]]] = {}
     for name, source in find_sources(folder).items():
         if source.kind == "vipseg":
@@ -154,6 +162,18 @@ def _read_truth(
         _check_unique(source.json, frames)
     assert taxonomy is not None
     return taxonomy, found
+
+
+def _read_coco_video(
+    path: Path, split: str, taxonomy: Taxonomy | None
+) -> tuple[Taxonomy, dict[str, dict[str, list[StoredFrame]]]]:
+    """Frames are called by their place in the video, as `panoptube predict` calls them."""
+    videos = [(clip, labels) for clip, labels in find_videos(path.parent, split, taxonomy) if labels]
+    clips = {
+        clip.name: {clip.name: [replace(frame, name=f"{t:06d}") for t, frame in labels.items()]}
+        for clip, labels in videos
+    }
+    return videos[0][0].taxonomy, clips
 
 
 def _read_predicted(

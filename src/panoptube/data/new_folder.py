@@ -1,0 +1,46 @@
+"""A folder that appears once it is complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from panoptube.errors import UserError
+
+
+@contextmanager
+def new_folder(out: Path | str, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill, beside `out`, which becomes `out` at the end; an exception leaves nothing of it.
+
+    Args:
+        out: the folder to make.
+        overwrite: whether a folder that is there already is replaced, once the new one is complete.
+
+    Raises:
+        UserError: `out` is a file, holds something and `overwrite` is off, or can't be made.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UserError(f"{out} is not empty; choose another folder, or say to overwrite it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"can't write to {out.parent}: {error.strerror}; choose another folder") from error
+    former = unfinished.with_name(unfinished.name + ".former")
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)
+        if out.exists():
+            os.replace(out, former)
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(former, ignore_errors=True)

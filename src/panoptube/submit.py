@@ -1,0 +1,145 @@
+"""Makes the file that a benchmark's server takes of predictions.
+
+Cityscapes-VPS (dossier 11.3; "submission.zip" in the README of github.com/mcahny/vps):
+
+    submission.zip
+      pred.json       {"annotations": [{"segments_info": [{"id", "category_id", "iscrowd", "area", "bbox"}]}]}
+      pan_pred.zip    VVVV_FFFF_city_SSSSSS_NNNNNN.png, R + 256 G + 65536 B, 0 = void
+
+The JSON doesn't name its frames: they are those of the PNGs in the order of names, six of each clip.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+
+from panoptube.data.cityscapes_vps import CITYSCAPES, ClipFiles, find_clips
+from panoptube.errors import UserError
+from panoptube.evaluate import progress_bar
+from panoptube.panoptic.formats import StoredFrame, read_panoptic_video
+from panoptube.panoptic.layouts import Source, find_sources
+from panoptube.panoptic.segment_ids import IdMap, SegmentInfo
+
+
+def submit(
+    name: str,
+    pred: Path | str,
+    root: Path | str,
+    out: Path | str,
+    split: str = "test",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> int:
+    """Check predictions and pack them for the server of a benchmark; returns the number of frames.
+
+    All frames that the split lists with labels must be there; others are left out. A frame is found by its
+    name in Cityscapes-VPS or in Cityscapes or, in a folder of all 30 frames of one clip, by its number from
+    000000 on, as `panoptube predict` calls it.
+
+    Args:
+        name: "cityscapes-vps".
+        pred: folder with panoptic.json and panoptic/, or with a folder of that form for each clip, called by
+            its number: 0010, 0020, ...; or with pred.json and pan_pred/.
+        root: folder of the dataset, with panoptic_im_SPLIT_city_vps.json.
+        out: the file to make.
+        split: of the dataset.
+        overwrite: replace a file that is there.
+        progress: show a bar with the time left.
+
+    Raises:
+        MissingData: the dataset isn't there.
+        UserError: no such benchmark; a clip or a frame is missing, has another size or a class that
+            Cityscapes lacks, or its PNG and the JSON don't agree; `out` is there or can't be written.
+    """
+    if name != "cityscapes-vps":
+        raise UserError(f"no submission is known for {name!r}; there is cityscapes-vps")
+    pred, out = Path(pred), Path(out)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; name a file, such as {out / 'submission.zip'}")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists; name another file, or overwrite it (--overwrite)")
+    frames = _find_frames(pred, find_clips(Path(root), split))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as part:
+            os.replace(_pack(frames, Path(part), progress), out)
+    except OSError as error:
+        raise UserError(f"can't write {out}: {error.strerror}; make room or name another file") from error
+    return len(frames)
+
+
+def _pack(frames: Sequence[tuple[str, StoredFrame, tuple[int, int]]], folder: Path, progress: bool) -> Path:
+    """Checks and packs the frames; returns the file, which lies in `folder`."""
+    annotations: list[dict[str, Any]] = []
+    pngs, packed = folder / "pan_pred.zip", folder / "submission.zip"
+    with ZipFile(pngs, "w", ZIP_STORED) as file, progress_bar(progress) as bar:
+        for frame_name, stored, size in bar.track(frames, description="submit"):
+            stored.frame()  # PNG and JSON agree, and all classes are known
+            ids = stored.ids()
+            if ids.shape != size:
+                wanted = f"{size[1]} x {size[0]}"
+                raise UserError(
+                    f"{stored.path} is {ids.shape[1]} x {ids.shape[0]} pixels, the dataset says {wanted}; "
+                    "predict at the size of the images"
+                )
+            file.writestr(ZipInfo(f"{frame_name}.png"), stored.path.read_bytes())
+            annotations.append({"segments_info": [_describe(ids, s) for s in stored.segments]})
+    with ZipFile(packed, "w", ZIP_STORED) as file:
+        file.writestr(ZipInfo("pred.json"), json.dumps({"annotations": annotations}), ZIP_DEFLATED)
+        file.write(pngs, pngs.name)
+    return packed
+
+
+def _describe(ids: IdMap, segment: SegmentInfo) -> dict[str, Any]:
+    """A segment as pred.json has it: width and height of the box are the last pixel minus the first."""
+    mask = ids == segment.id
+    x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return {
+        "id": segment.id,
+        "category_id": segment.category_id,
+        "iscrowd": int(segment.iscrowd),
+        "area": int(mask.sum()),
+        "bbox": [int(x[0]), int(y[0]), int(x[-1] - x[0]), int(y[-1] - y[0])],
+    }
+
+
+def _find_frames(pred: Path, clips: Sequence[ClipFiles]) -> list[tuple[str, StoredFrame, tuple[int, int]]]:
+    """Name, prediction and size of each labelled frame, in the order of names."""
+    sources = find_sources(pred)
+    whole = sources.get("")
+    if whole is not None and whole.kind not in ("one", "cityscapes"):
+        raise UserError(f"{whole.json} isn't of Cityscapes-VPS; name a folder with its predictions")
+    shared = _read(whole) if whole is not None else {}
+    found: list[tuple[str, StoredFrame, tuple[int, int]]] = []
+    for clip in clips:
+        if whole is None and clip.name not in sources:
+            raise UserError(f"{pred} has no folder {clip.name}; predict that clip, too")
+        source = whole or sources[clip.name]
+        frames = shared or _read(source)
+        numbered = len(frames) == len(clip.sources) and (whole is None or len(clips) == 1)
+        for t, name in clip.frames.items():
+            city = clip.sources[t]
+            names = [name, Path(clip.file_names[t]).stem, city, f"{city}_leftImg8bit"]
+            names += [f"{t:06d}"] if numbered else []
+            stored = next((frames[n] for n in names if n in frames), None)
+            if stored is None:
+                raise UserError(f"{source.json} has no frame {name} of clip {clip.name}; predict it, too")
+            found.append((name, stored, clip.size))
+    return sorted(found, key=lambda frame: frame[0])
+
+
+def _read(source: Source) -> dict[str, StoredFrame]:
+    """The frames of a result by name."""
+    _, frames = read_panoptic_video(source.json, source.pngs, CITYSCAPES)
+    by_name = {frame.name: frame for frame in frames}
+    if len(by_name) < len(frames):
+        raise UserError(f"{source.json} lists a frame twice; write the result again")
+    return by_name
