@@ -73,6 +73,7 @@ MODULES = {
     "convert": "convert",
     "prepare": "prepare",
     "check": "check.check",
+    "submit": "submit",
 }
 
 
