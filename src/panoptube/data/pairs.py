@@ -24,6 +24,7 @@ from panoptube.errors import UserError
 from panoptube.flow.files import FlowField
 from panoptube.flow.images import dis_image_flow
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
+from panoptube.panoptic.runs import find_runs
 
 FIRST_TRAINING_SEED = 1_000_000
 """Streets with seeds below this are never trained on: they are for validation and tests."""
@@ -141,21 +142,27 @@ def frame_targets(
         taxonomy: of its classes.
         size: height, width without padding; None: there is none.
     """
-    thing = (truth.instance > 0) & (truth.semantic >= taxonomy.num_stuff) & (truth.semantic != VOID)
-    keys = truth.semantic[thing].astype(np.int64) << 32 | truth.instance[thing]
-    found, areas = np.unique(keys, return_counts=True)
-    found = found[areas >= MIN_PIXELS]
+    starts, lengths = find_runs(truth.semantic, truth.instance)
+    semantic, instance = truth.semantic.reshape(-1)[starts], truth.instance.reshape(-1)[starts]
+    thing = (instance > 0) & (semantic >= taxonomy.num_stuff) & (semantic != VOID)
+    keys = semantic[thing].astype(np.int64) << 32 | instance[thing]
+    top, left = np.divmod(starts[thing], truth.size[1])
+    right = left + lengths[thing] - 1
+    found, of = np.unique(keys, return_inverse=True)
+    found = found[np.bincount(of, lengths[thing], len(found)) >= MIN_PIXELS]
     classes, ids = found >> 32, found & 0xFFFFFFFF
-    masks = np.zeros((len(found), *truth.size), bool)
+    masks = np.zeros((len(found), *truth.size), np.uint8)
     boxes = np.zeros((len(found), 4), np.float32)
-    for mask, box, label, track in zip(masks, boxes, classes, ids):
-        np.logical_and(truth.instance == track, truth.semantic == label, out=mask)
-        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box[:] = xs[0], ys[0], xs[-1], ys[-1]
+    for mask, box, key, label, track in zip(masks, boxes, found, classes, ids):
+        runs = keys == key
+        box[:] = left[runs].min(), top[runs].min(), right[runs].max(), top[runs].max()
+        x, y, x_end, y_end = box.astype(int)
+        inside = np.s_[y : y_end + 1, x : x_end + 1]
+        mask[inside] = (truth.instance[inside] == track) & (truth.semantic[inside] == label)
     return FrameTargets(
         boxes=torch.from_numpy(boxes),
         labels=torch.from_numpy(classes - taxonomy.num_stuff + 1),
-        masks=torch.from_numpy(masks.view(np.uint8)),
+        masks=torch.from_numpy(masks),
         track_ids=torch.from_numpy(ids),
         semantic=torch.from_numpy(truth.semantic.astype(np.int64)),
         size=size,
@@ -253,6 +260,8 @@ def crop_flow(flow: FlowField, geometry: Geometry) -> NDArray[np.float32]:
 
 def collate(pairs: Sequence[FramePair]) -> FramePair:
     """Batches of equal image size as one batch; flow only where all have it."""
+    if len(pairs) == 1:
+        return pairs[0]
 
     def joined(flows: Sequence[Tensor | None]) -> Tensor | None:
         known = [flow for flow in flows if flow is not None]

@@ -105,7 +105,7 @@ class Geometry:
         if self.flip:
             columns = columns[::-1]
         padded = np.full(self.size, fill, labels.dtype)
-        padded[: len(rows), : len(columns)] = labels[rows[:, None], columns]
+        padded[: len(rows), : len(columns)] = labels.take(rows, 0).take(columns, 1)
         return padded
 
     @staticmethod
@@ -170,7 +170,7 @@ def normalize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.flo
     """
     padded = np.zeros((3, *size), np.float32)
     height, width = image.shape[:2]
-    for channel in range(3):
+    for channel, plane in enumerate(cv2.split(image)):
         table = (np.arange(256, dtype=np.float32) - MEAN[channel]) / STD[channel]
-        padded[channel, :height, :width] = table[image[:, :, channel]]
+        padded[channel, :height, :width] = cv2.LUT(plane, table)
     return padded
