@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py [--recipe siamtrack] [--pairs 16] [--json FILE]
 
-Draws two busy synthetic streets as PNGs in the layout of Cityscapes-VPS, labelled frames only, 1024 x 2048:
+Writes two busy synthetic streets of 1024 x 2048 in the layout of Cityscapes-VPS:
 
 * stages: pairs are drawn in this process by `PairDataset` with the recipe's resize, crop and flip, without
   flow, and handed on as a worker does. CPU seconds by stage, each without the stages it calls. Files are in
@@ -28,6 +28,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import wraps
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -38,32 +39,22 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from panoptube.config import RunConfig
 from panoptube.data import cityscapes_vps, pairs, transforms
-from panoptube.data.cityscapes_vps import CITYSCAPES, LENGTH
+from panoptube.data.cityscapes_vps import LENGTH
+from panoptube.data.clip import Clip
 from panoptube.data.pairs import PairDataset, collate, load_batches
 from panoptube.data.streets import street_clip
+from panoptube.data.write_layouts import CITYSCAPES_FRAMES, write_dataset
 from panoptube.panoptic.frame import PanopticFrame
 from panoptube.recipes import load_run
 
 Result = TypeVar("Result")
 
-LABEL_IDS = {
-    "person": 24,
-    "rider": 25,
-    "car": 26,
-    "truck": 27,
-    "bus": 28,
-    "train": 31,
-    "motorcycle": 32,
-    "bicycle": 33,
-}
-"""Cityscapes' own ids of its things, times 1000 in instance ids (cityscapesScripts, helpers/labels.py)."""
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "decode images": ((cityscapes_vps, "read_image"),),
     "decode labels": ((cityscapes_vps, "read_colors"), (cityscapes_vps, "read_gray")),
@@ -87,39 +78,18 @@ WARM = 2
 
 
 def draw_set(root: Path, clips: int, size: tuple[int, int]) -> None:
-    """The split "train" of Cityscapes-VPS, of streets."""
-    listed = []
-    for clip in track(range(clips), "draw", console=Console(stderr=True)):
-        street = street_clip(clip, LENGTH, size, difficulty=1.0)
-        for number, t in enumerate(range(4, LENGTH, 5)):
-            name = f"{clip + 1:04d}_{6 * clip + number + 1:04d}_streets_{clip:06d}_{t:06d}"
-            truth = street.read_truth(t)
-            save(root / "train/img" / f"{name}_newImg8bit.png", street.image(t))
-            save(root / "train/cls" / f"{name}_final_mask.png", CITYSCAPES.colors[truth.semantic])
-            save(root / "train/inst" / f"{name}_original_image_instance_greyscale.png", instance_ids(truth))
-            listed.append(
-                {
-                    "id": name,
-                    "file_name": f"{name}_newImg8bit.png",
-                    "height": size[0],
-                    "width": size[1],
-                }
-            )
-    (root / "panoptic_im_train_city_vps.json").write_text(json.dumps({"images": listed}))
+    """The split "train" of Cityscapes-VPS, of streets; images that no pair has are grey."""
 
+    def draw() -> Iterator[tuple[str, Clip]]:
+        for seed in track(range(clips), "draw", console=Console(stderr=True)):
+            street = street_clip(seed, LENGTH, size, difficulty=1.0)
 
-def instance_ids(truth: PanopticFrame) -> NDArray[np.uint16]:
-    """(H, W) uint16, label id * 1000 + track id where there is a thing, else 0."""
-    table = np.zeros(256, np.uint16)
-    for name, number in LABEL_IDS.items():
-        table[CITYSCAPES.index(name)] = 1000 * number
-    ids = table[truth.semantic] + truth.instance.astype(np.uint16)
-    return np.where(truth.instance > 0, ids, np.uint16(0))
+            def image(t: int, street: Clip = street) -> NDArray[np.uint8]:
+                return street.read_image(t) if t in CITYSCAPES_FRAMES else np.full((*size, 3), 96, np.uint8)
 
+            yield "train", replace(street, read_image=image)
 
-def save(path: Path, picture: NDArray[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Pillow.fromarray(picture).save(path, compress_level=3)
+    write_dataset("cityscapes-vps", draw(), root)
 
 
 # --- what is timed ----------------------------------------------------------------------------------------
@@ -255,7 +225,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        root = options.folder or Path(temporary)
+        root = options.folder or Path(temporary) / "set"
         if not (root / "panoptic_im_train_city_vps.json").is_file():
             draw_set(root, options.clips, tuple(options.size))
         run = load_run(options.recipe)

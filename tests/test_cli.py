@@ -74,6 +74,7 @@ MODULES = {
     "prepare": "prepare",
     "check": "check.check",
     "submit": "submit",
+    "import-cvat": "data.cvat",
 }
 
 
@@ -83,7 +84,7 @@ def test_commands_take_what_their_functions_take(name: str) -> None:
 
     `train` needs no folder with --dry-run, which is a function of its own.
     """
-    function = getattr(import_module(f"panoptube.{MODULES[name]}"), name)
+    function = getattr(import_module(f"panoptube.{MODULES[name]}"), name.replace("-", "_"))
     public, flags = inspect.signature(function).parameters, inspect.signature(cli.COMMANDS[name]).parameters
     if name == "train":
         flags = {f: p for f, p in flags.items() if f not in ("out", "dry_run")}  # type: ignore[assignment]

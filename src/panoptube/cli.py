@@ -439,10 +439,21 @@ def ablate(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f
-    for f in (predict, train, ablate, evaluate, synthesize, prepare, check, view, submit, convert)
+    f.__name__.replace("_", "-"): f
+    for f in (
+        predict,
+        train,
+        ablate,
+        evaluate,
+        synthesize,
+        prepare,
+        import_cvat,
+        check,
+        view,
+        submit,
+        convert,
+    )
 }
-COMMANDS["import-cvat"] = import_cvat
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from panoptube.data.clip import Image
+from panoptube.data.new_folder import install
 from panoptube.errors import UserError
 from panoptube.flow.images import ImageFlow, dis_image_flow
 from panoptube.network.weights import load_weights
@@ -180,7 +181,7 @@ def write_predictions(
     try:
         part.mkdir(parents=True)
         frames, tracks = _run(video, step, taxonomy, part, max_frames)
-        _install(part, out)
+        install(part, out)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
@@ -235,21 +236,6 @@ def _run(
         for future in written:
             future.result()
     return count, len(tracks - {0})
-
-
-def _install(part: Path, out: Path) -> None:
-    """Give the complete result its name; an earlier one goes only after that."""
-    if not out.exists():
-        part.rename(out)
-        return
-    old = part.with_suffix(".old")
-    out.rename(old)
-    try:
-        part.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old)
 
 
 class _Speed(ProgressColumn):

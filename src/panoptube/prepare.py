@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from panoptube.data import viper
 from panoptube.data.datasets import find_dataset
+from panoptube.data.files import link_or_copy
 from panoptube.data.preparation import MADE, ClipPlan, SplitPlan, make_plans
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
@@ -165,7 +166,7 @@ def _make_clip(
 ) -> int:
     """All PNGs of a clip, then its part of the JSON files; returns the number of frames."""
     for source, target in clip.links:
-        _link(source, target)
+        link_or_copy(source, target)
     for folder in (clip.labelmap, clip.panoptic_inst, clip.panoptic_video):
         if folder is not None and clip.frames:
             folder.mkdir(parents=True, exist_ok=True)
@@ -278,20 +279,6 @@ def _read_parts(plan: SplitPlan, parts: Path) -> Iterator[tuple[str, dict[str, A
     """One clip after the other, so that memory doesn't grow with their number."""
     for clip in plan.clips:
         yield clip.name, json.loads(_part(parts, clip).read_bytes())
-
-
-def _link(source: Path, target: Path) -> None:
-    """Gives a file a second name, or a copy where the disk has no links."""
-    if target.is_file() and target.stat().st_size == source.stat().st_size:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(source, part)
-    except OSError:
-        shutil.copyfile(source, part)
-    os.replace(part, target)
 
 
 def _write_png(path: Path, values: NDArray[Any]) -> None:

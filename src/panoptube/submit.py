@@ -82,8 +82,8 @@ def _pack(frames: Sequence[tuple[str, StoredFrame, tuple[int, int]]], folder: Pa
     pngs, packed = folder / "pan_pred.zip", folder / "submission.zip"
     with ZipFile(pngs, "w", ZIP_STORED) as file, progress_bar(progress) as bar:
         for frame_name, stored, size in bar.track(frames, description="submit"):
-            stored.frame()  # PNG and JSON agree, and all classes are known
             ids = stored.ids()
+            stored.frame(ids)  # PNG and JSON agree, and all classes are known
             if ids.shape != size:
                 wanted = f"{size[1]} x {size[0]}"
                 raise UserError(

@@ -173,7 +173,10 @@ def test_images_elsewhere(tmp_path: Path) -> None:
     for place in ("frames", "videos/a"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (export / "images").rename(tmp_path / place)
-        run(export, tmp_path / place.replace("/", "_") / "out", images=(tmp_path / place.split("/")[0]))
+        out = tmp_path / place.replace("/", "_") / "out"
+        run(export, out, images=(tmp_path / place.split("/")[0]))
+        (clip,) = read_coco_video(out, "train")
+        assert [int(clip.image(t).mean()) for t in range(len(clip))] == [0, 10, 20]
         (tmp_path / place).rename(export / "images")
 
 

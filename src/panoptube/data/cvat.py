@@ -32,15 +32,12 @@ cvat/apps/dataset_manager/formats/cvat.py, `dump_as_cvat_interpolation`, and bin
 from __future__ import annotations
 
 import colorsys
-import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -48,12 +45,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from panoptube.data.files import list_files, picture_size, read_json
+from panoptube.data.coco_video_writer import CocoVideoWriter
+from panoptube.data.files import link_or_copy, list_files, picture_size, read_json
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
 from panoptube.panoptic.frame import VOID, Category, Color, PanopticFrame, Taxonomy
-from panoptube.panoptic.id_png import write_id_png
-from panoptube.panoptic.segment_ids import SegmentIds, frame_to_ids
 
 XML = "annotations.xml"
 MAX_BYTES = 256 << 20
@@ -116,7 +112,7 @@ def import_cvat(
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        frames, tracks = _write(part, names, tasks, taxonomy, fps, progress)
+        frames, tracks = _write(part, split, tasks, taxonomy, fps, progress)
         _install(part, out, names)
     except OSError as error:
         raise UserError(
@@ -424,38 +420,25 @@ def _check_free(out: Path, names: Sequence[str], overwrite: bool) -> None:
 
 
 def _write(
-    part: Path, names: Sequence[str], tasks: Sequence[_Task], taxonomy: Taxonomy, fps: float, progress: bool
+    part: Path, split: str, tasks: Sequence[_Task], taxonomy: Taxonomy, fps: float, progress: bool
 ) -> tuple[int, int]:
     """Everything of the split into `part`; returns the number of frames and of objects."""
-    ids = SegmentIds(taxonomy)
+    writer = CocoVideoWriter(part, split, taxonomy)
     numbers: dict[tuple[str, tuple[str, str]], int] = {}
-    rows: dict[str, list[dict[str, Any]]] = {"videos": [], "images": [], "annotations": []}
     with progress_bar(progress) as bar:
         bar_task = bar.add_task("import", total=sum(len(task.images) for task in tasks))
-        for video, task in enumerate(tasks, 1):
-            rows["videos"].append({"id": video, "name": task.name, "fps": fps})
-            for folder in names[1:]:
-                (part / folder / task.name).mkdir(parents=True)
-            for t, (number, picture) in enumerate(sorted(task.images.items())):
-                image_id, label_name = len(rows["images"]) + 1, f"{task.name}/{t:06d}.png"
-                image_name = f"{task.name}/{t:06d}{picture.suffix.lower()}"
-                _link(picture, part / names[2] / image_name)
-                image = {"id": image_id, "video_id": video, "frame_id": number, "file_name": image_name}
-                rows["images"].append(image | {"width": task.size[1], "height": task.size[0]})
+        for task in tasks:
+            writer.add_video(task.name, fps, task.size)
+            for number, picture in sorted(task.images.items()):
                 frame = _draw(task, number, taxonomy, numbers)
-                if frame is not None:
-                    id_map, segments = frame_to_ids(frame, taxonomy, ids)
-                    write_id_png(part / names[1] / label_name, id_map)
-                    found = {"image_id": image_id, "file_name": label_name}
-                    rows["annotations"].append(found | {"segments_info": [s.to_dict() for s in segments]})
+                link_or_copy(picture, writer.add_frame(number, picture.suffix.lower(), frame))
                 bar.advance(bar_task)
-    if not rows["annotations"]:
+    if not writer.annotations:
         raise UserError(
             f"{tasks[0].path} has no shape that covers a pixel; annotate the task, and export it again"
         )
-    content = {"categories": taxonomy.to_dict()["categories"]} | rows
-    (part / names[0]).write_text(json.dumps(content), encoding="utf-8")
-    return len(rows["images"]), len(numbers)
+    writer.close()
+    return len(writer.images), len(numbers)
 
 
 def _draw(
@@ -472,13 +455,6 @@ def _draw(
         if taxonomy.is_thing(label):
             instance[inside] = numbers.setdefault((task.name, shape.track), len(numbers) + 1)
     return PanopticFrame(semantic, instance) if (semantic != VOID).any() else None
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _install(part: Path, out: Path, names: Sequence[str]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -168,6 +171,37 @@ def inside(folder: Path, name: str, source: Path) -> Path:
     if not parts or Path(name).is_absolute() or ".." in parts or "\\" in name or "\0" in name:
         raise UserError(f"{source} names the file {name!r}, which is not in {folder}; correct the name")
     return folder / name
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file a second name, or a copy where the disk has no links; one of the same size there stays.
+
+    Raises:
+        OSError: `source` can't be read, or `target` can't be written.
+    """
+    if target.is_file() and target.stat().st_size == source.stat().st_size:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:
+        shutil.copyfile(source, part)
+    os.replace(part, target)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What fails inside is reported as the user's: `path` can't be written.
+
+    Raises:
+        UserError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror}; make room and run it again") from error
 
 
 def raise_for(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -33,14 +32,28 @@ def new_folder(out: Path | str, overwrite: bool = False) -> Iterator[Path]:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
         raise UserError(f"can't write to {out.parent}: {error.strerror}; choose another folder") from error
-    former = unfinished.with_name(unfinished.name + ".former")
     try:
         yield unfinished
         unfinished.chmod(0o755)
-        if out.exists():
-            os.replace(out, former)
-        os.replace(unfinished, out)
+        install(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(former, ignore_errors=True)
+
+
+def install(part: Path, out: Path) -> None:
+    """Gives the complete folder `part` the name `out`; an earlier one goes only after that.
+
+    Raises:
+        OSError: it can't be renamed; an earlier one is as it was.
+    """
+    if not out.exists():
+        part.rename(out)
+        return
+    old = part.with_name(part.name + ".old")
+    out.rename(old)
+    try:
+        part.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from panoptube.data import cityscapes_vps, viper
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip
+from panoptube.data.coco_video_writer import CocoVideoWriter
+from panoptube.data.files import writing
 from panoptube.data.kitti_step import KITTI_STEP
 from panoptube.data.new_folder import new_folder
 from panoptube.data.viper import VIPER
 from panoptube.data.vipseg import VIPSEG
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
-from panoptube.panoptic.id_png import write_id_png
 from panoptube.panoptic.runs import find_runs
-from panoptube.panoptic.segment_ids import SegmentIds, frame_to_ids
 
 Clips = Iterable[tuple[str, Clip]]
 """Pairs of a split, "train" or "val", and a clip; a clip is written before the next one is asked for."""
@@ -206,37 +206,21 @@ def write_coco_video(clips: Clips, root: Path) -> None:
         UserError: a clip has no truth, other classes than the first, or a name that is taken or can't be that
             of a folder; a file can't be written.
     """
-    files: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    ids: dict[str, SegmentIds] = {}  # one for a file, since its `track_id` and `id` must go one to one
+    writers: dict[str, CocoVideoWriter] = {}
     taxonomy: Taxonomy | None = None
     for split, clip in clips:
         taxonomy = taxonomy or clip.taxonomy
         _check(clip, taxonomy)
-        if split not in files:
-            files[split], ids[split] = {"videos": [], "images": [], "annotations": []}, SegmentIds(taxonomy)
-        file = files[split]
-        _check_name(clip, [video["name"] for video in file["videos"]])
-        file["videos"].append({"id": len(file["videos"]) + 1, "name": clip.name, "fps": clip.fps})
-        height, width = clip.size
+        if split not in writers:
+            writers[split] = CocoVideoWriter(root, split, taxonomy)
+        writer = writers[split]
+        _check_name(clip, [video["name"] for video in writer.videos])
+        writer.add_video(clip.name, clip.fps, clip.size)
         for t in range(len(clip)):
-            name = f"{clip.name}/{t:06d}.png"
-            _save(root / split / name, clip.image(t))
-            number = len(file["images"]) + 1
-            image = {"id": number, "video_id": len(file["videos"]), "frame_id": t, "file_name": name}
-            file["images"].append(image | {"width": width, "height": height})
-            if t not in clip.labelled:
-                continue
-            id_map, segments = frame_to_ids(_truth(clip, t), taxonomy, ids[split])
-            path = root / f"panoptic_{split}" / name
-            _make_folder(path.parent)
-            write_id_png(path, id_map)
-            rows = [segment.to_dict() for segment in segments]
-            file["annotations"].append({"image_id": number, "file_name": name, "segments_info": rows})
-    if taxonomy is None:
-        raise UserError("there are no clips to write; give one or more")
-    for split, file in files.items():
-        data = {"categories": taxonomy.to_dict()["categories"], **file}
-        _save_text(root / f"panoptic_{split}.json", json.dumps(data))
+            _save(writer.add_frame(t, ".png", clip.truth(t)), clip.image(t))
+    _check_any(writers)
+    for writer in writers.values():
+        writer.close()
 
 
 WRITERS: dict[str, Callable[[Clips, Path], None]] = {
@@ -312,22 +296,11 @@ def _save(path: Path, picture: NDArray[Any]) -> None:
     """PNG, or JPEG by the name's ending; coloured pictures are RGB."""
     bgr = picture[:, :, ::-1] if picture.ndim == 3 else picture
     _, data = cv2.imencode(path.suffix, bgr, JPEG if path.suffix == ".jpg" else [])
-    _make_folder(path.parent)
-    try:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}; make room and run it again") from error
 
 
 def _save_text(path: Path, text: str) -> None:
-    try:
+    with writing(path):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}; make room and run it again") from error
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"can't make {path}: {error.strerror}; make room and run it again") from error

@@ -211,13 +211,13 @@ class StoredFrame:
             raise UserError(f"{self.path} is {_pixels(id_map.shape)}, its JSON says {_pixels(self.size)}")
         return id_map
 
-    def frame(self) -> PanopticFrame:
-        """The frame.
+    def frame(self, id_map: IdMap | None = None) -> PanopticFrame:
+        """The frame; `id_map` is what `ids` gives, None reads it.
 
         Raises:
             UserError: as `ids`, or PNG and JSON don't agree.
         """
-        id_map = self.ids()
+        id_map = self.ids() if id_map is None else id_map
         try:
             return ids_to_frame(id_map, self.segments, self.taxonomy)
         except UserError as error:

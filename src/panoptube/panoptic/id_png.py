@@ -41,7 +41,7 @@ def write_id_png(path: Path, id_map: IdMap) -> None:
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise UserError(f"can't write {path}: {error.strerror}") from error
+        raise UserError(f"can't write {path}: {error.strerror}; make room and run it again") from error
 
 
 def read_id_png(path: Path, out: IdMap | None = None) -> IdMap:
