@@ -201,6 +201,15 @@ def test_a_result_is_of_all_that_decides_it(tmp_path: Path) -> None:
     assert [row for (row, seed) in base if seed == 0 and tuned[row, 0] == base[row, 0]] == ["SiamTrack-Base"]
 
 
+def test_newer_fields_at_their_default_leave_names_alone() -> None:
+    run = tiny_streets()
+    counted = ablation._what_counts(run)
+    assert "paste" not in counted["data"]
+    assert "ignore_untrusted" not in counted["network"]
+    pasted = run.model_copy(update={"data": run.data.model_copy(update={"paste": 0.5})})
+    assert ablation._what_counts(pasted)["data"].pop("paste") == 0.5
+
+
 def test_several_tables_share_their_rows(tmp_path: Path) -> None:
     """Tables 1, 3 and 4 have 8, 2 and 1 rows that no other has; seeds come one after the other."""
     plans = [planned(name) for name in ("table1", "table3", "table4")]

@@ -67,6 +67,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 MODULES = {
     "predict": "predict",
+    "predict-many": "predict_many",
     "train": "train",
     "synthesize": "data.streets",
     "view": "view.mistakes",
@@ -108,6 +109,8 @@ def test_predict_passes_everything_on(
         "--overwrite",
         "--flow",
         "f.safetensors",
+        *("--precision", "float32", "--stride", "2", "--start", "1:30", "--end", "95.5"),
+        *("--max-size", "640", "--no-cuts"),
     ]
     assert run("predict", "film.mp4", "--out", "out", *options) == 0
     assert called == {
@@ -119,6 +122,12 @@ def test_predict_passes_everything_on(
         "device": "cpu",
         "overwrite": True,
         "flow": Path("f.safetensors"),
+        "precision": "float32",
+        "stride": 2,
+        "start": "1:30",
+        "end": "95.5",
+        "max_size": 640,
+        "cuts": False,
     }
     printed = capsys.readouterr()
     assert printed.out == "out: 20 frames, 3 tracks, 5.0 frames/s\n"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +23,14 @@ from panoptube.errors import UserError
 from panoptube.flow import learned
 from panoptube.flow.images import dis_image_flow
 from panoptube.flow.learned import network_flow
+from panoptube.network.inference import for_inference
 from panoptube.network.vpsnet import VPSNet, vpsnet
 from panoptube.network.weights import save_weights
 from panoptube.panoptic.formats import PanopticVideoWriter, read_panoptic_video
 from panoptube.panoptic.frame import PanopticFrame
 from panoptube.predict import PredictSummary, find_device, predict, write_predictions
 from panoptube.predictor import VideoPredictor
-from panoptube.video import VideoSource, open_video, write_video
+from panoptube.video import Choice, Timed, VideoSource, open_video, write_video
 from panoptube.view.overlay import overlay
 
 ROAD, CAR = CITYSCAPES.index("road"), CITYSCAPES.index("car")
@@ -177,11 +180,11 @@ def test_a_source_that_fails_ends_the_run(
     class Failing(VideoSource):
         name, size, fps, length = video.name, video.size, video.fps, video.length
 
-        def __iter__(self):  # type: ignore[no-untyped-def]
+        def _decode(self) -> Iterator[Timed]:
             for t, image in enumerate(video):
                 if t == 6:
                     raise Broken
-                yield image
+                yield t / 10, partial(np.copy, image)
 
     fake = Fake()
     with pytest.raises(Broken):
@@ -200,11 +203,11 @@ def test_frames_that_wait_are_few_however_slow_writing_is(
     class Long(VideoSource):
         name, size, fps, length = video.name, video.size, video.fps, 60
 
-        def __iter__(self):  # type: ignore[no-untyped-def]
-            for _ in range(60):
+        def _decode(self) -> Iterator[Timed]:
+            for t in range(60):
                 decoded[0] += 1
                 waiting.append(decoded[0] - drawn[0])
-                yield np.zeros((*SIZE, 3), np.uint8)
+                yield t / 10, lambda: np.zeros((*SIZE, 3), np.uint8)
 
     def slow(image: np.ndarray, *_: object) -> np.ndarray:
         time.sleep(0.003)
@@ -231,6 +234,107 @@ def test_stages_overlap(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     still = Fake()(np.zeros((*SIZE, 3), np.uint8))
     monkeypatch.setattr(panoptube.predict, "overlay", slow)
     assert run(film, tmp_path / "out", step).seconds < 0.9
+
+
+def test_times_are_kept_in_the_result_and_in_the_overlay(tmp_path: Path) -> None:
+    shown = [0, 0.1, 0.15, 1.0, 1.5]
+    with write_video(tmp_path / "uneven.mp4", 10, SIZE) as write:
+        for t, time_ in enumerate(shown):
+            write(np.full((*SIZE, 3), 20 * t, np.uint8), time_)
+    video = open_video(tmp_path / "uneven.mp4", choice=Choice(start=0.1))
+    write_predictions(video, Fake(), CITYSCAPES, tmp_path / "out")
+    stored = json.loads((tmp_path / "out" / "panoptic.json").read_text())["annotations"]
+    assert [row["time"] for row in stored] == pytest.approx(shown[1:], abs=1e-4)
+    assert not any("cut" in row for row in stored)
+    drawn = [frame.time for frame in open_video(tmp_path / "out" / "overlay.mp4").frames()]
+    assert drawn == pytest.approx([0, 0.05, 0.9, 1.4], abs=1e-4)
+    _, frames = read_panoptic_video(tmp_path / "out" / "panoptic.json", tmp_path / "out" / "panoptic")
+    assert len(frames) == 4, "what readers don't know does not disturb them"
+
+
+class Blocks(VideoSource):
+    """3 shots of 6, 5 and 7 frames, of blocks in colours of their own."""
+
+    name, size, fps, length = "blocks", SIZE, 10.0, 18
+
+    def _decode(self) -> Iterator[Timed]:
+        for t in range(18):
+            random = np.random.default_rng((t >= 6) + (t >= 11))
+            blocks = random.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+            yield t / 10, partial(np.kron, blocks, np.ones((8, 8, 1), np.uint8))
+
+
+def test_a_cut_restarts_before_its_first_frame_is_labelled(tmp_path: Path) -> None:
+    fake = Fake()
+    restarts: list[int] = []
+
+    def restart() -> None:
+        restarts.append(len(fake.seen))
+
+    summary = write_predictions(Blocks(), fake, CITYSCAPES, tmp_path / "out", restart=restart)
+    assert summary.frames == 18
+    assert summary.cuts == (6, 11)
+    assert restarts == [6, 11]
+    rows = json.loads((tmp_path / "out" / "panoptic.json").read_text())["annotations"]
+    assert [t for t, row in enumerate(rows) if row.get("cut")] == [6, 11]
+    unmarked = write_predictions(Blocks(), Fake(), CITYSCAPES, tmp_path / "plain")
+    assert unmarked.cuts == ()
+
+
+class Live(VideoSource):
+    """A source that never ends by itself, and gives nothing more after `count` frames."""
+
+    name, size, fps, length, live = "camera 0", SIZE, 10.0, None, True
+
+    def __init__(self, count: int = 10**9) -> None:
+        super().__init__()
+        self.count = count
+        self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def _decode(self) -> Iterator[Timed]:
+        try:
+            for t in range(self.count):
+                if self.stopped.wait(0.002):
+                    return
+                yield t / 10, lambda: np.zeros((*SIZE, 3), np.uint8)
+            self.stopped.wait()
+        finally:
+            self.notes.append("3 frames were dropped")
+
+
+def test_ctrl_c_ends_a_live_video_and_keeps_what_there_is(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = write_predictions(Live(), fail_at(5, KeyboardInterrupt), CITYSCAPES, out)
+    assert (summary.frames, summary.notes) == (5, ("3 frames were dropped",))
+    _, stored = read_panoptic_video(out / "panoptic.json", out / "panoptic")
+    assert len(stored) == len(list(open_video(out / "overlay.mp4"))) == 5
+    assert names(tmp_path) == ["out"]
+    assert threading.active_count() == 1
+
+
+def test_ctrl_c_while_nothing_comes(tmp_path: Path) -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    assert write_predictions(Live(4), Fake(), CITYSCAPES, tmp_path / "out").frames == 4
+    timer.join()
+
+
+def test_a_live_video_that_fails_or_gave_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(Live(), fail_at(0, KeyboardInterrupt), CITYSCAPES, tmp_path / "out")
+    with pytest.raises(Broken):
+        write_predictions(Live(), fail_at(3, Broken), CITYSCAPES, tmp_path / "out")
+    assert names(tmp_path) == []
+    assert threading.active_count() == 1
+
+
+def test_a_live_video_ends_after_max_frames(tmp_path: Path) -> None:
+    video = Live()
+    assert write_predictions(video, Fake(), CITYSCAPES, tmp_path / "out", max_frames=3).frames == 3
+    assert video.stopped.is_set()
 
 
 def test_a_result_is_replaced_only_when_asked_and_only_when_complete(film: Path, tmp_path: Path) -> None:
@@ -286,11 +390,15 @@ def test_mistakes_are_found_before_the_network_is_loaded(
         predict(tmp_path / "missing.mp4", tmp_path / "new")
     with pytest.raises(UserError, match="max_frames is 0"):
         predict(film, tmp_path / "new", max_frames=0)
+    with pytest.raises(UserError, match="soon is not a time"):
+        predict(film, tmp_path / "new", start="soon")
+    with pytest.raises(UserError, match="stride is 0"):
+        predict(film, tmp_path / "new", stride=0)
     with pytest.raises(Broken):
         predict(film, tmp_path / "new")
 
 
-def narrow(folder: Path, fuse: bool = False) -> tuple[VPSNet, Path]:
+def narrow(folder: Path, fuse: bool = False, legacy: bool = False) -> tuple[VPSNet, Path]:
     """An untrained network, and its weights file."""
     torch.manual_seed(0)
     config = NetworkConfig(
@@ -305,6 +413,7 @@ def narrow(folder: Path, fuse: bool = False) -> tuple[VPSNet, Path]:
         test_proposals=20,
         test_size=(32, 64),
         fuse=fuse,
+        legacy=legacy,
     )
     network, weights = vpsnet(config, CITYSCAPES).eval(), folder / "narrow.safetensors"
     save_weights(weights, network, RunConfig(name="narrow", network=config))
@@ -314,9 +423,9 @@ def narrow(folder: Path, fuse: bool = False) -> tuple[VPSNet, Path]:
 def test_the_network_itself_runs_and_answers_at_the_size_of_the_video(film: Path, tmp_path: Path) -> None:
     network, weights = narrow(tmp_path)
     out = tmp_path / "out"
-    assert predict(film, out, weights, max_frames=2, device="cpu").frames == 2
+    assert predict(film, out, weights, max_frames=2, device="cpu", precision="float32").frames == 2
     _, stored = read_panoptic_video(out / "panoptic.json", out / "panoptic")
-    predictor = VideoPredictor(network)
+    predictor = VideoPredictor(for_inference(network))
     for image, file in zip(open_video(film), stored):
         expected, read = predictor.step(image), file.frame()
         assert read.size == SIZE
@@ -348,12 +457,31 @@ def test_fusetrack_takes_flownet2_or_dis(film: Path, tmp_path: Path, monkeypatch
     for name, source in sources.items():
         out = tmp_path / f"out-{name}"
         flow = tmp_path / name if name else None
-        assert predict(film, out, weights, max_frames=3, device="cpu", flow=flow).frames == 3
-        predictor = VideoPredictor(network, flow=source)
+        assert predict(film, out, weights, max_frames=3, flow=flow, precision="float32").frames == 3
+        predictor = VideoPredictor(for_inference(network), flow=source)
         _, stored = read_panoptic_video(out / "panoptic.json", out / "panoptic")
         for image, file in zip(open_video(film), stored):
             np.testing.assert_array_equal(file.frame().semantic, predictor.step(image).semantic)
     assert asked == [("flownet2", tmp_path / "flow.safetensors")]
+
+
+def test_published_behaviour_is_computed_in_float32(film: Path, tmp_path: Path) -> None:
+    _, weights = narrow(tmp_path, legacy=True)
+    with pytest.raises(UserError, match="as published, in float32; leave out the precision"):
+        predict(film, tmp_path / "out", weights, max_frames=1, precision="bf16")
+    assert predict(film, tmp_path / "out", weights, max_frames=1).frames == 1
+
+
+def test_a_restart_forgets_the_frame_that_is_fused(film: Path, tmp_path: Path) -> None:
+    network, _ = narrow(tmp_path, fuse=True)
+    first, last = list(open_video(film))[::9]
+    restarted, fresh, going_on = (VideoPredictor(network) for _ in range(3))
+    for predictor in (restarted, going_on):
+        predictor.step(first)
+    restarted.restart()
+    expected = fresh.step(last).semantic
+    np.testing.assert_array_equal(restarted.step(last).semantic, expected)
+    assert (going_on.step(last).semantic != expected).any(), "it does make a difference"
 
 
 def test_flow_for_a_network_without_use_for_it_is_refused(film: Path, tmp_path: Path) -> None:
@@ -375,3 +503,13 @@ def test_devices() -> None:
     for name in ("gpu", "cuda:99"):
         with pytest.raises(UserError, match=f"no device '{name}'"):
             find_device(name)
+
+
+def test_the_choice_of_frames_reaches_the_video(film: Path, tmp_path: Path) -> None:
+    _, weights = narrow(tmp_path)
+    out = tmp_path / "out"
+    options = {"stride": 2, "start": "0:00:00.2", "end": "0.85", "max_size": 32}
+    assert predict(film, out, weights, **options).frames == 4  # type: ignore[arg-type]
+    rows = json.loads((out / "panoptic.json").read_text())["annotations"]
+    assert [row["time"] for row in rows] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert open_video(out / "overlay.mp4").size == (24, 32)

@@ -179,6 +179,21 @@ def test_ids_follow_the_objects_through_the_video() -> None:
     assert int(fresh.step(image(64, 128)).instance[30, 30]) == 1, "another video starts anew"
 
 
+def test_a_restart_forgets_who_was_seen_but_not_how_many() -> None:
+    other = [80.0, 16, 111, 47]
+    video = predictor(Scripted([[(BOX, CAR, 0), (other, CAR, 1)]]))
+    seen = []
+    for t in range(6):
+        if t in (2, 5):
+            video.restart()
+        seen.append(sorted(video.step(image(64, 128)).scores))
+    assert seen == [[1, 2], [1, 2], [3, 4], [3, 4], [3, 4], [5, 6]]
+    assert len(video.tracker) == 2
+    untouched = predictor(Scripted([[]]))
+    untouched.restart()
+    assert untouched.step(image(64, 128)).scores == {}
+
+
 def test_memory_is_bounded_by_max_age() -> None:
     script = [[(BOX, CAR, t)] for t in range(LOOKS)]  # something new in each frame
     video = predictor(Scripted(script), max_age=5)

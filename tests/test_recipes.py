@@ -15,6 +15,7 @@ from panoptube.recipes import (
     load_run,
     siamtrack,
     siamtrack_base,
+    streets_real,
     tiny_fusetrack_streets,
     tiny_siamtrack_base_streets,
     tiny_siamtrack_streets,
@@ -70,6 +71,18 @@ def test_siamtrack_is_track_on_both_frames() -> None:
     small, tiny = tiny_siamtrack_streets(), tiny_siamtrack_base_streets()
     assert small.model_copy(update={"name": tiny.name, "loss": tiny.loss}) == tiny
     assert (tiny.network, tiny.train) == (tiny_streets().network, tiny_streets().train)
+
+
+def test_new_options_change_no_other_recipe() -> None:
+    for name, make in RECIPES.items():
+        run = make()
+        new = (run.network.ignore_untrusted, run.data.degrade, run.data.paste)
+        assert (new == (1, 0, 0)) == (name != "streets-real")
+    real = streets_real()
+    assert real.data.videos == real.data.streets
+    assert real.siamese == tiny_siamtrack_streets().siamese
+    kept = tiny_streets().network.model_copy(update={"ignore_untrusted": real.network.ignore_untrusted})
+    assert real.network == kept, "so that tiny's weights fit"
 
 
 def test_recipes_of_viper_differ_in_the_data_alone() -> None:

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from PIL import ImageFile
 
 from panoptube.errors import UserError
-from panoptube.video import open_video, write_video
+from panoptube.video import Choice, VideoSource, open_video, seconds, write_video
 
 SIZE = (48, 64)
 
@@ -172,6 +172,171 @@ def test_rotation_of_videos_is_applied(film: Path) -> None:
     video = open_video(film)
     assert video.size == (64, 48)
     np.testing.assert_array_equal(next(iter(video)), np.rot90(upright, -1))
+
+
+def test_rotation_of_videos_is_applied_to_shrunk_ones(film: Path) -> None:
+    data = bytearray(film.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    data[matrix : matrix + 20] = struct.pack(">5i", 0, 65536, 0, -65536, 0)
+    film.write_bytes(data)
+    video = open_video(film, choice=Choice(max_size=32))
+    assert video.size == (32, 24)
+    first = next(iter(video))
+    assert first.shape == (32, 24, 3)
+    # Red grew to the right: turned clockwise, it grows downwards.
+    assert first[-1, 12, 0] > first[0, 12, 0] + 80
+
+
+UNEVEN = [0, 0.04, 0.08, 0.5, 0.52, 1.52]
+
+
+@pytest.fixture
+def uneven(tmp_path: Path) -> Path:
+    """Frames as phones and screen recorders make them, when something happens."""
+    path = tmp_path / "uneven.mp4"
+    with write_video(path, 12.5, SIZE) as write:
+        for image, time in zip(frames(), UNEVEN):
+            write(image, time)
+    return path
+
+
+def times(video: VideoSource) -> list[float]:
+    return [round(frame.time, 4) for frame in video.frames()]
+
+
+def test_uneven_times_are_written_and_read(uneven: Path) -> None:
+    video = open_video(uneven)
+    assert times(video) == UNEVEN
+    assert video.length == 6
+    with av.open(str(uneven)) as container:
+        packets = [p for p in container.demux(video=0) if p.pts is not None]
+        shown = sorted(float(p.pts * p.time_base) for p in packets)
+    assert shown == pytest.approx(UNEVEN, abs=1e-4), "what a player goes by"
+    assert times(open_video(uneven, fps=10)) == [0, 0.1, 0.2, 0.3, 0.4, 0.5], "unless told otherwise"
+
+
+def test_times_that_do_not_grow_can_not_be_written(tmp_path: Path) -> None:
+    with write_video(tmp_path / "v.mp4", 10, SIZE) as write:
+        write(frames()[0], 0.1)
+        with pytest.raises(ValueError, match=r"at 0\.1 s is not later"):
+            write(frames()[1], 0.1)
+
+
+def test_a_single_frame_lasts_as_long_as_the_rate_says(tmp_path: Path) -> None:
+    with write_video(tmp_path / "v.mp4", 5, SIZE) as write:
+        write(frames()[0], 0.0)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert container.duration == pytest.approx(200_000, abs=2000)
+
+
+def test_times_begin_at_the_first_frame(tmp_path: Path) -> None:
+    """MPEG-TS begins at 1.4 s, and a cut piece of a broadcast anywhere."""
+    path = tmp_path / "v.ts"
+    write_ts(path, frames(10))
+    assert times(open_video(path)) == [round(t / 10, 4) for t in range(10)]
+
+
+def write_ts(path: Path, images: list[np.ndarray], fps: int = 10) -> None:
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", fps)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+
+
+def blue(video: VideoSource) -> list[int]:
+    """Which of `frames` they are."""
+    return [round((float(image[..., 2].mean()) - 20) / 20) for image in video]
+
+
+@pytest.mark.parametrize(
+    ("choice", "numbers"),
+    [
+        (Choice(stride=3), [0, 3, 6, 9]),
+        (Choice(start=0.4), [5, 6, 7, 8, 9]),
+        (Choice(start=0.3), [4, 5, 6, 7, 8, 9]),
+        (Choice(end=0.24), [0, 1, 2]),
+        (Choice(end=100), list(range(10))),
+        (Choice(stride=2, start=0.08, end=0.5), [1, 3, 5]),
+    ],
+)
+def test_frames_are_chosen(film: Path, choice: Choice, numbers: list[int]) -> None:
+    video = open_video(film, choice=choice)
+    assert blue(video) == numbers
+    assert times(video) == [round(n / 12.5, 4) for n in numbers]
+    assert video.length is not None
+    assert abs(video.length - len(numbers)) <= 1
+    assert video.fps == 12.5 / choice.stride
+    assert video.notes == [], "nothing is missing"
+
+
+def test_frames_of_pictures_are_chosen(folder: Path) -> None:
+    video = open_video(folder, choice=Choice(stride=4, start=0.2, end=1.1))
+    assert (video.length, video.fps) == (3, 2.5)
+    np.testing.assert_array_equal(list(video), [frames(12)[t] for t in (2, 6, 10)])
+    assert times(video) == [0.2, 0.6, 1.0]
+
+
+def test_a_start_behind_many_key_frames_is_found_by_seeking(tmp_path: Path) -> None:
+    path = tmp_path / "long.mp4"
+    with write_video(path, 25, SIZE) as write:
+        for t in range(600):
+            write(frames(10)[t // 60])
+    decoded = [0]
+    video = open_video(path, choice=Choice(start=21.6))
+    inner = video._decode
+
+    def counting():  # type: ignore[no-untyped-def]
+        for item in inner():
+            decoded[0] += 1
+            yield item
+
+    video._decode = counting  # type: ignore[method-assign]
+    assert times(video) == [round(t / 25, 4) for t in range(540, 600)]
+    assert blue(video)[0] == 9
+    assert decoded[0] < 2 * 360, "not from the beginning"
+
+
+def test_frames_are_shrunk_and_never_enlarged(film: Path, folder: Path) -> None:
+    for source in (film, folder):
+        video = open_video(source, choice=Choice(max_size=33))
+        assert video.size == (25, 33)
+        assert {image.shape for image in video} == {(25, 33, 3)}
+        assert open_video(source, choice=Choice(max_size=640)).size == SIZE
+    picture = next(iter(open_video(folder, choice=Choice(max_size=32))))
+    expected = frames()[0].reshape(24, 2, 32, 2, 3).mean((1, 3))
+    assert np.abs(picture - expected).max() <= 1, "averaged, not skipped"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stride": 0}, "stride is 0; give 1"),
+        ({"start": 5, "end": 5}, r"the end \(5 s\) is not after the start \(5 s\)"),
+        ({"end": 0}, r"the end \(0 s\) is not after the start"),
+        ({"max_size": 3}, "max_size is 3; give 16"),
+    ],
+)
+def test_impossible_choices(options: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Choice(**options)
+
+
+def test_a_start_after_the_end_is_named(film: Path, folder: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"film\.mp4 takes 0\.8 s and has no frame from 9 s on; give an earlier"
+    ):
+        open_video(film, choice=Choice(start=9))
+    with pytest.raises(UserError, match=r"pictures takes 1\.2 s and has no frame from 1\.2 s on"):
+        open_video(folder, choice=Choice(start=1.2))
+
+
+def test_times_as_people_write_them() -> None:
+    assert [seconds(t) for t in (3, "90.5", "1:30", "0:01:30.5", "2:00:00")] == [3, 90.5, 90, 90.5, 7200]
+    for wrong in ("-1", "1:2:3:4", "soon", "", "nan", "inf", "1:-2"):
+        with pytest.raises(UserError, match="is not a time; give seconds"):
+            seconds(wrong)
 
 
 @pytest.fixture

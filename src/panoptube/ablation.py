@@ -47,6 +47,8 @@ EVERY = 5
 STREETS = Protocol("streets", (1, 2, 3, 4), spacing=EVERY)
 """Window lengths in frames that count; videos without a protocol of their own have them, too."""
 EXACT_FLOW = "exact (synthetic streets)"
+LATER_FIELDS = (("network", "ignore_untrusted"), ("data", "degrade"), ("data", "paste"))
+"""Newer than the first results: not hashed at their default, so that old results keep their names."""
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,10 @@ def _what_counts(run: RunConfig) -> dict[str, Any]:
         for parent in parents:
             place = place[parent]
         del place[last]
+    usual = RunConfig(name=run.name).model_dump(mode="json")
+    for part, field in LATER_FIELDS:
+        if data[part][field] == usual[part][field]:
+            del data[part][field]
     return data | {"pairs_per_step": run.train.batch * run.train.accumulate}
 
 

@@ -30,30 +30,129 @@ def predict(
     device: str = "auto",
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     flow: Path | None = None,
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto",
+    stride: int = 1,
+    start: str | None = None,
+    end: str | None = None,
+    max_size: int | None = None,
+    cuts: bool = True,
 ) -> None:
     """Label every pixel of a video and follow every object.
 
-    Writes OUT/overlay.mp4 to look at, and OUT/panoptic.json with OUT/panoptic/*.png to compute with.
+    Writes OUT/overlay.mp4 to look at, and OUT/panoptic.json with OUT/panoptic/*.png to compute with. Ctrl-C
+    ends a camera or live stream and keeps the result; of a file, nothing is written then.
 
     Args:
-        source: Video file, folder of pictures, or a quoted pattern such as 'drive/*.png'.
+        source: Video file, folder of pictures, a quoted pattern such as 'drive/*.png', the address of a
+            stream (rtsp://, http://), or the number of a camera: 0 is the first.
         out: New or empty folder for the result.
         weights: A file that `panoptube train` wrote; None for the weights that come with panoptube.
-        fps: Frames per second; None for the video's own, and 10 for pictures.
+        fps: Frames per second of the source; None for the video's own times, and 10 for pictures.
         max_frames: Stop after this many frames.
         device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one.
         overwrite: Replace an earlier result in OUT once the new one is complete.
         flow: For a network that fuses frames: weights of FlowNet2; None for OpenCV's DIS flow.
+        precision: Of the heavy layers; fp16 needs a GPU. auto is bf16 on a CPU that has instructions for it
+            (AVX512-BF16, AMX), and float32 elsewhere.
+        stride: Take every so many-th frame.
+        start: Begin here: seconds, such as 90.5, or h:mm:ss, such as 0:01:30.
+        end: Stop here: seconds or h:mm:ss.
+        max_size: Shrink larger frames until their long edge has so many pixels.
+        cuts: Start tracks anew at a hard cut of the film.
     """
     from panoptube.predict import predict as run
 
     try:
-        done = run(source, out, weights, fps, max_frames, device, overwrite, flow)
+        done = run(
+            source,
+            out,
+            weights,
+            fps,
+            max_frames,
+            device,
+            overwrite,
+            flow,
+            precision,
+            stride,
+            start,
+            end,
+            max_size,
+            cuts,
+        )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"nothing was written to {out}") from error
     for note in done.notes:
         print(f"panoptube: {note}", file=sys.stderr)
-    print(f"{out}: {done.frames} frames, {done.tracks} tracks, {done.fps:.1f} frames/s")
+    cut = f" {len(done.cuts)} cuts (frames {', '.join(map(str, done.cuts))})," if done.cuts else ""
+    print(f"{out}: {done.frames} frames, {done.tracks} tracks,{cut} {done.fps:.1f} frames/s")
+
+
+def predict_many(
+    videos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LIST")],
+    out: Path,
+    workers: int = 1,
+    weights: Path | None = None,
+    fps: float | None = None,
+    max_frames: int | None = None,
+    device: str = "auto",
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    flow: Path | None = None,
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto",
+    stride: int = 1,
+    start: str | None = None,
+    end: str | None = None,
+    max_size: int | None = None,
+    cuts: bool = True,
+) -> None:
+    """Do what `predict` does for every video of a list.
+
+    Writes a folder for each into OUT, and OUT/videos.csv, a table of results and failures. A video that
+    fails doesn't stop the others; the exit code is 1 then. Run it again after a stop: it leaves out what is
+    finished and tries again what failed.
+
+    Args:
+        videos: Text file with a source on each line; relative to the file's folder.
+        out: Folder for the results.
+        workers: Processes; each loads the network and does one video at a time on its share of the cores.
+        weights: As for predict, and so are all options below, for every video.
+        fps: Frames per second of the sources.
+        max_frames: Stop after this many frames of a video.
+        device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one; all workers share it.
+        overwrite: Do finished videos again; each replaces the earlier one once it is complete.
+        flow: Weights of FlowNet2.
+        precision: Of the heavy layers.
+        stride: Take every so many-th frame.
+        start: Begin here: seconds, such as 90.5, or h:mm:ss, such as 0:01:30.
+        end: Stop here: seconds or h:mm:ss.
+        max_size: Shrink larger frames until their long edge has so many pixels.
+        cuts: Start tracks anew at hard cuts.
+    """
+    from panoptube.predict_many import predict_many as run
+
+    done = run(
+        videos,
+        out,
+        workers,
+        weights,
+        fps,
+        max_frames,
+        device,
+        overwrite,
+        flow,
+        precision,
+        stride,
+        start,
+        end,
+        max_size,
+        cuts,
+    )
+    if done.failed:
+        print(
+            f"panoptube: {done.failed} of {len(done.videos)} videos failed; {done.table} says why",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
+    print(f"{out}: {len(done.videos)} videos, {sum(row.frames or 0 for row in done.videos)} frames")
 
 
 def train(
@@ -195,6 +294,26 @@ def view(
         print(path)
 
 
+def report(
+    result: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")],
+    out: Path | None = None,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Make one HTML page of a result, to look through it in a browser.
+
+    The video with a timeline of its tracks, and how much there is of each class over time. Needs no network.
+
+    Args:
+        result: Folder that `panoptube predict` wrote.
+        out: File for the page; None for RESULT.html beside the folder.
+        overwrite: Replace OUT.
+    """
+    from panoptube.report.report import report as run
+
+    done = run(result, out, overwrite)
+    print(f"{done.out}: {done.frames} frames, {done.tracks} tracks")
+
+
 def synthesize(
     clips: int,
     out: Path,
@@ -319,7 +438,9 @@ def check(
 
 
 def submit(
-    name: Annotated[Literal["cityscapes-vps"], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    name: Annotated[
+        Literal["cityscapes-vps", "kitti-step"], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")
+    ],
     pred: Path,
     root: Path,
     out: Path,
@@ -329,7 +450,7 @@ def submit(
     """Check results and pack them into the file that a benchmark's server takes.
 
     Args:
-        name: The benchmark: cityscapes-vps.
+        name: The benchmark: cityscapes-vps or kitti-step.
         pred: Folder of the result: panoptic.json and panoptic/, or a folder of that form for each clip,
             called by its number, such as 0010.
         root: Folder of the dataset, which says which frames there must be.
@@ -372,6 +493,28 @@ def convert(
         print(*error.lines, sep="\n", file=sys.stderr)
         raise
     print(f"{out}: {lines[0]}", *lines[1:], sep="\n")
+
+
+def convert_result(
+    result: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")],
+    to: Literal["coco-panoptic", "coco-instances", "csv", "parquet", "cvat"],
+    out: Path,
+    fps: float | None = None,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Write a result in a form that other tools read.
+
+    Args:
+        result: Folder of the result, as for `panoptube evaluate`, or of several, one for each video.
+        to: coco-panoptic: an image for each frame. coco-instances: things alone, as YouTube-VIS. csv,
+            parquet: tables of tracks. cvat: polygons to import into CVAT and to correct there.
+        out: New folder; for coco-instances a file, such as instances.json.
+        fps: Frames per second, for the column `time` of tables; None leaves it out.
+        overwrite: Replace an earlier conversion in OUT once the new one is complete.
+    """
+    from panoptube.convert_result import convert_result as run
+
+    print(run(result, to, out, fps, overwrite))
 
 
 def ablate(
@@ -442,6 +585,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         predict,
+        predict_many,
         train,
         ablate,
         evaluate,
@@ -450,14 +594,19 @@ COMMANDS: dict[str, Callable[..., None]] = {
         import_cvat,
         check,
         view,
+        report,
         submit,
         convert,
+        convert_result,
     )
 }
 
 
 def main() -> int:
-    """Run the command in `sys.argv`; the exit code is 0, 2 for a user's mistake, 130 for an interruption."""
+    """Run the command in `sys.argv`.
+
+    The exit code is 0, 1 if some of many videos failed, 2 for a user's mistake, 130 for an interruption.
+    """
     # Being told to stop leaves as little behind as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

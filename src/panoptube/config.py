@@ -46,6 +46,8 @@ class NetworkConfig(_Config):
     """Anchors sampled per image for the loss, at most half of them positive."""
     roi_samples: int = pydantic.Field(default=512, ge=4)
     """Boxes sampled per image for the second stage, at most a quarter of them positive."""
+    ignore_untrusted: float = pydantic.Field(default=1.0, ge=0, le=1)
+    """A box of which more than this share is void or crowd is no negative; 1 samples them all."""
     score_threshold: float = pydantic.Field(default=0.6, ge=0, lt=1)
     """Detections need a class probability above this."""
     max_detections: int = pydantic.Field(default=100, ge=1)
@@ -92,6 +94,10 @@ class DataConfig(_Config):
     """Range of the random resize before the crop."""
     jitter: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Largest change of brightness, contrast and saturation, as a share; the published recipe has none."""
+    degrade: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """Chance of each: another hue, no colour, blur, noise, and JPEG compression; alike in both frames."""
+    paste: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """Chance that a pair gets things of another pair pasted in."""
     gaps: tuple[int, ...] = (-5, 5)
     """From target to reference, drawn evenly; where a clip has no such frame, the other sign."""
     gaps_in: Literal["frames", "labels"] = "frames"

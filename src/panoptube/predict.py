@@ -7,8 +7,9 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,18 +21,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
+from panoptube.cuts import mark_cuts
 from panoptube.data.clip import Image
 from panoptube.data.new_folder import install
 from panoptube.errors import UserError
 from panoptube.flow.images import ImageFlow, dis_image_flow
+from panoptube.network.inference import Precision, choose_dtype, for_inference
+from panoptube.network.vpsnet import VPSNet
 from panoptube.network.weights import load_weights
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, PanopticVideoWriter
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.predictor import VideoPredictor
-from panoptube.video import VideoSource, open_video, write_video
-from panoptube.view.overlay import overlay
+from panoptube.video import Choice, TimedImage, VideoSource, open_video, seconds, write_video
+from panoptube.view.overlay import OVERLAY_NAME, overlay
 
-OVERLAY_NAME = "overlay.mp4"
 AHEAD = 4
 """Frames that may wait before the network, and after it: enough to even out, few enough to fit in memory."""
 
@@ -46,6 +49,7 @@ class PredictSummary:
         tracks: different track ids.
         seconds: from the first frame to the last file.
         notes: what of the video had to be left out, a sentence each.
+        cuts: numbers of the frames that begin a new shot, from 0 in the result.
     """
 
     out: Path
@@ -53,6 +57,7 @@ class PredictSummary:
     tracks: int
     seconds: float
     notes: tuple[str, ...]
+    cuts: tuple[int, ...] = ()
 
     @property
     def fps(self) -> float:
@@ -74,33 +79,64 @@ def predict(
     device: str = "auto",
     overwrite: bool = False,
     flow: str | Path | None = None,
+    precision: Precision = "auto",
+    stride: int = 1,
+    start: str | float | None = None,
+    end: str | float | None = None,
+    max_size: int | None = None,
+    cuts: bool = True,
 ) -> PredictSummary:
     """Label every pixel of a video and follow every object.
 
     Writes `out/overlay.mp4` to look at, and `out/panoptic.json` with `out/panoptic/000000.png`, ... to
     compute with (`panoptube.panoptic.formats`), all at the size of the video. `out` appears when all of it
-    is complete.
+    is complete. Frames keep their times. A camera or a live stream goes on until it ends or Ctrl-C, which
+    keeps what there is; frames that come faster than they are labelled are dropped.
 
     Args:
-        source: video file, folder of pictures, glob of pictures, or one picture.
+        source: video file, folder of pictures, glob of pictures, one picture, address of a stream
+            (rtsp://, http://, ...), or number of a camera, such as "0".
         out: new or empty folder.
         weights: what `panoptube train` wrote; None takes those that come with panoptube.
-        fps: frames per second; None takes the video's own, and 10 for pictures.
+        fps: frames per second of the source; None takes the video's own times, and 10 for pictures.
         max_frames: stop after this many.
         device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one.
         overwrite: replace an earlier result in `out` once the new one is complete.
         flow: FlowNet2's weights, such as `panoptube convert` writes, for a network that fuses frames; None
             takes OpenCV's DIS flow.
+        precision: of the heavy layers: float32, bf16, fp16 on a GPU, or auto for bf16 on a CPU that computes
+            with it natively and float32 elsewhere.
+        stride: take every so many-th frame.
+        start: begin here; seconds, or a text such as "0:01:30" (h:mm:ss).
+        end: stop here; likewise.
+        max_size: shrink larger frames on reading, until the long edge has so many pixels.
+        cuts: start tracks anew at a hard cut (`panoptube.cuts`).
 
     Raises:
         UserError: the source can't be read, `out` holds something, the weights aren't panoptube's, `flow`
-            isn't FlowNet2 or the network doesn't fuse, there is no such device, or the disk is full.
+            isn't FlowNet2 or the network doesn't fuse, there is no such device or it can't have this
+            precision, or the disk is full.
     """
     out = Path(out)
     check_free(out, overwrite)
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; give 1 or more, or leave it out for the whole video")
-    video = open_video(source, fps)
+    until = None if end is None else seconds(end)
+    video = open_video(source, fps, Choice(stride, seconds(start or 0), until, max_size))
+    network, find_flow = load_network(weights, device, flow, precision)
+    predictor = VideoPredictor(network, flow=find_flow)
+    restart = predictor.restart if cuts else None
+    return write_predictions(video, predictor.step, network.taxonomy, out, max_frames, overwrite, restart)
+
+
+def load_network(
+    weights: str | Path | None, device: str, flow: str | Path | None, precision: Precision
+) -> tuple[VPSNet, ImageFlow]:
+    """What a `VideoPredictor` takes; may be shared by those of many videos.
+
+    Args:
+        weights, device, flow, precision: as in `predict`, which also says what can be wrong.
+    """
     network, _ = load_weights(shipped_weights() if weights is None else Path(weights))
     where = find_device(device)
     find_flow: ImageFlow = dis_image_flow
@@ -110,8 +146,12 @@ def predict(
         from panoptube.flow.learned import flow_network, network_flow  # slow to import
 
         find_flow = partial(network_flow, flow_network("flownet2", Path(flow)).to(where))
-    predictor = VideoPredictor(network.to(where), flow=find_flow)
-    return write_predictions(video, predictor.step, network.taxonomy, out, max_frames, overwrite)
+    network = network.to(where)
+    if not network.config.legacy:
+        network = for_inference(network, choose_dtype(precision, where))
+    elif precision not in ("auto", "float32"):
+        raise UserError("these weights are computed as published, in float32; leave out the precision")
+    return network, find_flow
 
 
 def find_device(name: str) -> torch.device:
@@ -160,16 +200,21 @@ def write_predictions(
     out: Path,
     max_frames: int | None = None,
     overwrite: bool = False,
+    restart: Callable[[], None] | None = None,
+    progress: bool = True,
 ) -> PredictSummary:
     """Run `step` over a video and write what `predict` writes; threads decode and write beside it.
 
-    Memory doesn't grow with the video. If anything fails, or on Ctrl-C, `out` stays as it was.
+    No frame stays in memory, only its name and where it is in the overlay. If anything fails, or on Ctrl-C,
+    `out` stays as it was; but Ctrl-C ends a live video, and what there is of it is written.
 
     Args:
         video: its frames, in order, are what `step` gets.
         step: (H, W, 3) uint8 RGB -> frame of the same size.
         taxonomy: what the frames' classes are.
         out, max_frames, overwrite: as in `predict`.
+        restart: called before `step` gets the first frame of a new shot; None looks for no cuts.
+        progress: show a bar with the time left.
 
     Raises:
         UserError: `out` holds something, the disk is full, or what `video` and `step` raise.
@@ -180,7 +225,7 @@ def write_predictions(
     start = time.perf_counter()
     try:
         part.mkdir(parents=True)
-        frames, tracks = _run(video, step, taxonomy, part, max_frames)
+        frames, tracks, cuts = _run(video, step, taxonomy, part, max_frames, restart, progress)
         install(part, out)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
@@ -190,7 +235,8 @@ def write_predictions(
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return PredictSummary(out, frames, tracks, time.perf_counter() - start, tuple(video.notes))
+    taken = time.perf_counter() - start
+    return PredictSummary(out, frames, tracks, taken, tuple(video.notes), tuple(cuts))
 
 
 def _run(
@@ -199,43 +245,76 @@ def _run(
     taxonomy: Taxonomy,
     folder: Path,
     max_frames: int | None,
-) -> tuple[int, int]:
-    """Number of frames and of tracks."""
-    images = iter(islice(video, max_frames))
+    restart: Callable[[], None] | None,
+    progress: bool,
+) -> tuple[int, int, list[int]]:
+    """Number of frames and of tracks, and the frames that begin a shot."""
+    frames = video.frames()
+    marked = mark_cuts(frames) if restart is not None else ((frame, False) for frame in frames)
+    chosen = iter(islice(marked, max_frames))
     total = min((n for n in (video.length, max_frames) if n is not None), default=None)
     tracks: set[int] = set()
+    cuts: list[int] = []
     with (
-        _bar() as bar,
+        _bar(progress) as bar,
         write_video(folder / OVERLAY_NAME, video.fps, video.size) as write_image,
         PanopticVideoWriter(folder, taxonomy) as panoptic,
         ThreadPoolExecutor(1) as decoder,
         ThreadPoolExecutor(1) as painter,
         ThreadPoolExecutor(1) as filer,
+        _stopping(video, frames, decoder),
     ):
 
-        def paint(image: Image, frame: PanopticFrame) -> None:
-            write_image(overlay(image, frame, taxonomy))
+        def paint(image: Image, frame: PanopticFrame, shown: float) -> None:
+            write_image(overlay(image, frame, taxonomy), shown)
 
-        def file(name: str, frame: PanopticFrame) -> None:
-            panoptic.write(name, frame)
+        def file(name: str, frame: PanopticFrame, shown: float, cut: bool) -> None:
+            panoptic.write(name, frame, shown, cut)
             tracks.update(np.unique(frame.instance).tolist())
 
         task = bar.add_task("predict", total=total)
-        ahead: deque[Future[Image | None]] = deque(decoder.submit(next, images, None) for _ in range(AHEAD))
+        ahead: deque[Future[tuple[TimedImage, bool] | None]] = deque()
         written: deque[Future[None]] = deque()
         count = 0
-        while (image := ahead.popleft().result()) is not None:
-            ahead.append(decoder.submit(next, images, None))
-            frame = step(image)
-            written.append(painter.submit(paint, image, frame))
-            written.append(filer.submit(file, f"{count:06d}", frame))
-            while written and (len(written) > 2 * AHEAD or written[0].done()):
-                written.popleft().result()  # waits where writing is slower, and raises what it raised
-            count += 1
-            bar.advance(task)
+        begin: float | None = None
+        try:
+            while True:
+                # Of a live video the newest frame is asked for when it is needed, not before.
+                while len(ahead) < (1 if video.live else AHEAD):
+                    ahead.append(decoder.submit(next, chosen, None))
+                if (item := ahead.popleft().result()) is None:
+                    break
+                (image, shown), cut = item
+                if cut and restart is not None:
+                    restart()
+                frame = step(image)
+                begin = shown if begin is None else begin
+                written.append(painter.submit(paint, image, frame, shown - begin))
+                written.append(filer.submit(file, f"{count:06d}", frame, shown, cut))
+                if cut:
+                    cuts.append(count)
+                count += 1
+                while written and (len(written) > 2 * AHEAD or written[0].done()):
+                    written.popleft().result()  # waits where writing is slower, and raises what it raised
+                bar.advance(task)
+        except KeyboardInterrupt:
+            if not video.live or not count:
+                raise
         for future in written:
             future.result()
-    return count, len(tracks - {0})
+    return count, len(tracks - {0}), cuts
+
+
+@contextmanager
+def _stopping(
+    video: VideoSource, frames: Generator[TimedImage, None, None], decoder: ThreadPoolExecutor
+) -> Iterator[None]:
+    """Ends the reading of a video, so that nothing waits for a frame, and the video's notes are complete."""
+    try:
+        yield
+    finally:
+        video.stop()
+        decoder.submit(frames.close).result()
 
 
 class _Speed(ProgressColumn):
@@ -243,6 +322,6 @@ class _Speed(ProgressColumn):
         return Text(f"{task.speed:.1f} frames/s" if task.speed else "", style="progress.data.speed")
 
 
-def _bar() -> Progress:
+def _bar(show: bool) -> Progress:
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not show)

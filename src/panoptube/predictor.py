@@ -39,6 +39,12 @@ class VideoPredictor:
         self._number = 0
         self._before: tuple[Image, list[Tensor]] | None = None
 
+    def restart(self) -> None:
+        """Forgets what was seen, as at a cut. Ids go on counting, so none of before is given again."""
+        self.tracker.ids.clear()
+        self.tracker.ages.clear()
+        self._before = None
+
     @torch.inference_mode()
     def step(self, image: NDArray[np.uint8]) -> PanopticFrame:
         """Labels the next frame of the video.

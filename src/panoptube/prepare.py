@@ -136,11 +136,11 @@ def _each(make: Callable[[ClipPlan], int], todo: Sequence[ClipPlan], workers: in
 def _start_worker() -> None:
     # Ctrl-C reaches the workers, too; it is for the main process to stop them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A worker would wait for work for ever after its parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:

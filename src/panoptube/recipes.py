@@ -206,6 +206,32 @@ def tiny_siamtrack_streets() -> RunConfig:
     )
 
 
+def streets_real() -> RunConfig:
+    """SiamTrack on labelled real videos and streets, half and half, for labels that aren't exact.
+
+    Goes on from weights of `tiny`. Set data.root to the labelled videos; their flow is computed by DIS.
+    """
+    run = tiny_siamtrack_streets()
+    data = {
+        "videos": 1.0,
+        "size": (256, 448),
+        "scale": (0.6, 1.6),
+        "jitter": 0.35,
+        "degrade": 0.15,
+        "paste": 0.4,
+    }
+    train = {"steps": 1600, "lr": 2e-4, "lr_pairs": 1, "warmup": 50}
+    return run.model_copy(
+        update={
+            "name": "streets-real",
+            "network": run.network.model_copy(update={"ignore_untrusted": 0.5}),
+            "data": run.data.model_copy(update={**data, "gaps": tiny_streets().data.gaps}),
+            "loss": run.loss.model_copy(update={"warp": 0.1}),
+            "train": run.train.model_copy(update=train),
+        }
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "track": track,
     "fusetrack": fusetrack,
@@ -223,6 +249,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "tiny-fusetrack-streets": tiny_fusetrack_streets,
     "tiny-siamtrack-base-streets": tiny_siamtrack_base_streets,
     "tiny-siamtrack-streets": tiny_siamtrack_streets,
+    "streets-real": streets_real,
 }
 """By the name that the command line takes."""
 

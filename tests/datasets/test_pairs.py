@@ -227,6 +227,29 @@ def test_both_frames_are_labelled_and_hold_things(
     assert {(u - t) > 0 for _, t, u in drawn} == {True, False}
 
 
+def test_pasted_things_come_from_another_draw(videos: DataConfig) -> None:
+    plain = PairDataset(videos, seed=0)
+    none, always = (PairDataset(videos.model_copy(update={"paste": share}), seed=0) for share in (0.0, 1.0))
+    assert all(same(plain[i], none[i]) for i in range(6))
+    more = 0
+    for i in range(30):
+        pair = always[i]
+        for frame in pair.targets[0]:
+            ids = frame.track_ids.tolist()
+            assert len(set(ids)) == len(ids)
+            more += bool(set(ids) - {3, 7})  # the clips' own
+    assert 10 < more < 60
+
+
+def test_degraded_pairs_keep_their_labels() -> None:
+    config = STILL.model_copy(update={"degrade": 1.0})
+    plain, poor = (draw_pair(moving_clip(), 0, 1, np.random.default_rng(3), c) for c in (STILL, config))
+    assert not torch.allclose(plain.images, poor.images)
+    for a, b in zip(plain.targets[0], poor.targets[0]):
+        assert torch.equal(a.masks, b.masks)
+        assert torch.equal(a.semantic, b.semantic)
+
+
 def run_on(data: DataConfig, workers: int, batch: int = 2) -> RunConfig:
     data = data.model_copy(update={"workers": workers})
     return RunConfig(name="test", data=data, train=TrainConfig(batch=batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panoptube.data.transforms import Geometry, Photometric, normalize
+from panoptube.data.transforms import Degradation, Geometry, Photometric, normalize
 
 
 def columns(height: int, width: int) -> np.ndarray:
@@ -123,3 +123,38 @@ def test_no_jitter_changes_nothing_and_jitter_does() -> None:
     assert second.saturation == drawn.saturation
     assert second.gains == drawn.gains
     assert 0 < abs(second.brightness / drawn.brightness - 1) <= 0.03
+
+
+def test_degradation_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    red = np.full((16, 16, 3), (200, 0, 0), np.uint8)
+    assert Degradation()(red, rng) is red
+    assert abs(Degradation(hue=120)(red, rng).astype(int) - [0, 200, 0]).max() <= 3
+    assert Degradation(grey=True)(red, rng)[0, 0].tolist() == [60] * 3
+    dot = np.zeros((15, 15, 3), np.uint8)
+    dot[7, 7] = 255
+    blurred = Degradation(blur=1.0)(dot, rng)
+    assert blurred[7, 7, 0] == pytest.approx(255 / (2 * np.pi), abs=3)  # the peak of a Gaussian
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    noise = Degradation(noise=5)(grey, rng).astype(float) - 128
+    assert noise.std() == pytest.approx(5, rel=0.05)
+    assert abs(noise.mean()) < 0.2
+    texture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    losses = [abs(Degradation(quality=q)(texture, rng).astype(int) - texture).mean() for q in (95, 20)]
+    assert 0 < losses[0] < losses[1]
+    assert abs(Degradation(quality=90)(red, rng).astype(int) - red).max() <= 4, "channels keep their places"
+
+
+def test_degradation_draws_nothing_without_a_chance() -> None:
+    rng, untouched = np.random.default_rng(1), np.random.default_rng(1)
+    assert Degradation.draw(rng, 0.0) == Degradation()
+    assert rng.random() == untouched.random()
+    sure = Degradation.draw(rng, 1.0)
+    assert sure.grey
+    assert 0 < abs(sure.hue) <= 20
+    assert 0.4 <= sure.blur <= 1.5
+    assert 2 <= sure.noise <= 10
+    assert sure.quality is not None
+    assert 20 <= sure.quality < 80
+    parts = [Degradation.draw(rng, 0.25) for _ in range(400)]
+    assert sum(p.grey for p in parts) == pytest.approx(100, abs=30)

@@ -15,12 +15,14 @@ from panoptube.network.boxes import (
     RPN_STD,
     area,
     assign,
+    covered,
     decode,
     encode,
     iou,
     nms,
     random_choice,
     sample,
+    spare_untrusted,
 )
 
 
@@ -213,3 +215,30 @@ def test_random_choice() -> None:
     for _ in range(2000):
         counts[choose(torch.arange(10), 3)] += 1
     assert (counts - 600).abs().max() < 100, "uniform: 600 each, 5 standard deviations are about 100"
+
+
+def test_covered_counts_pixels() -> None:
+    boxes = whole_boxes(30, 3)
+    mask = torch.rand(12, 12, generator=torch.Generator().manual_seed(0)) < 0.4
+    expected = [sum(bool(mask[y, x]) for x, y in pixels(box)) / len(pixels(box)) for box in boxes.tolist()]
+    assert covered(boxes, mask).tolist() == pytest.approx(expected)
+
+
+def test_covered_at_the_border_and_outside() -> None:
+    """Only pixels inside the map count; a box without any is not covered."""
+    mask = torch.zeros(4, 6, dtype=torch.bool)
+    mask[:, :2] = True
+    boxes = torch.tensor([[-3.0, -3, 3, 9], [4, 0, 9, 3], [7, 0, 9, 3], [0.4, 0.4, 1.4, 3.4]])
+    assert covered(boxes, mask).tolist() == [0.5, 0, 0, 1]
+
+
+def test_only_untrusted_negatives_are_spared() -> None:
+    untrusted = torch.zeros(10, 20, dtype=torch.bool)
+    untrusted[:, 10:] = True
+    boxes = torch.tensor([[0.0, 0, 9, 9], [12, 0, 19, 9], [8, 0, 11, 9], [7, 0, 14, 9], [12, 0, 19, 9]])
+    assigned = torch.tensor([-1, -1, -1, -1, 2])
+    # Shares 0, 1, 1/2, 5/8, and a positive, which stays.
+    assert spare_untrusted(assigned, boxes, untrusted, 0.5).tolist() == [-1, -2, -1, -2, 2]
+    assert spare_untrusted(assigned, boxes, untrusted, 1.0).tolist() == assigned.tolist()
+    assert spare_untrusted(assigned, boxes, None, 0.0).tolist() == assigned.tolist()
+    assert assigned.tolist() == [-1, -1, -1, -1, 2], "the argument itself stays"

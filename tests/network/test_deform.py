@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision import ops
 
 from panoptube.network import deform
-from panoptube.network.deform import DeformConv2d, deform_conv2d
+from panoptube.network.deform import DeformConv2d, deform_conv2d, sampled_conv2d
 
 
 def arguments(
@@ -186,6 +186,20 @@ def test_half_precision_computes_in_single(dtype: torch.dtype) -> None:
     result.float().sum().backward()
     assert half.grad is not None
     assert half.grad.dtype == dtype
+
+
+def test_without_gradients_half_precision_stays_half() -> None:
+    """Columns and weights are rounded to 8 bits, sums of products aren't; places are single precision."""
+    input, offset, weight = (a.detach() for a in arguments(2, 32, 8, 20, 30))
+    half, weight = input.bfloat16().contiguous(memory_format=torch.channels_last), weight.bfloat16()
+    result = sampled_conv2d(half, offset.float(), weight, 1)
+    expected = deform_conv2d(half.double(), offset.float().double(), weight.double())
+    assert result.dtype == torch.bfloat16
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    error = (result.double() - expected).square().mean().sqrt() / expected.std()
+    assert 0 < error < 0.01
+    single = sampled_conv2d(input.float(), offset.float(), weight.float(), 1)
+    assert torch.equal(single, deform_conv2d(input.float(), offset.float(), weight.float()))
 
 
 def test_autocast_leaves_the_products_alone() -> None:

@@ -217,6 +217,17 @@ def test_roi_targets_without_truth() -> None:
     assert (found.deltas.shape, found.masks.shape) == ((0, 4), (0, 28, 28))
 
 
+def test_proposals_on_untrusted_pixels_are_no_negatives() -> None:
+    truth, labels, masks = scene()
+    untrusted = torch.zeros(64, 64, dtype=torch.bool)
+    untrusted[40:] = True
+    proposals = torch.tensor([[0.0, 40, 9, 49], [0, 32, 9, 47], [0, 30, 9, 47], [10, 10, 29, 30]])
+    found = roi_targets(proposals, truth, labels, masks, 100, first, untrusted, 0.5)
+    # The first lies on untrusted pixels alone; of the second it is a half, of the third less.
+    assert found.boxes.tolist() == [*truth.tolist(), *proposals[[3, 1, 2]].tolist()]
+    assert found.labels.tolist() == [3, 1, 3, 0, 0]
+
+
 def detections(probabilities: list[list[float]], proposals: Tensor, limit: int = 100, legacy: bool = False):  # type: ignore[no-untyped-def]
     """Chosen of proposals with these class probabilities (background first) and no deltas."""
     logits = torch.tensor(probabilities).log()

@@ -157,3 +157,17 @@ def test_targets_without_truth_are_all_negative() -> None:
 def test_image_smaller_than_every_anchor() -> None:
     targets = rpn_targets(output((32, 32)), torch.tensor([[0.0, 0, 9, 9]]), (20, 20), 32, first)
     assert (len(targets.positive), len(targets.negative)) == (0, 0)
+
+
+def test_anchors_on_untrusted_pixels_are_no_negatives() -> None:
+    out, square = output((64, 128)), torch.tensor([[18.0, 18, 49, 49]])
+    untrusted = torch.zeros(64, 128, dtype=torch.bool)
+    untrusted[:, 64:] = True
+    all_of_them = rpn_targets(out, square, (64, 128), 10**6, first)
+    half = rpn_targets(out, square, (64, 128), 10**6, first, untrusted, 0.5)
+    boxes = all_of_them.anchors
+    # An anchor lies in the right half by more than half of itself if its centre is beyond x = 63.5.
+    right = (boxes[:, 0] + boxes[:, 2]) / 2 > 63.5
+    assert right[all_of_them.negative].any()
+    assert half.negative.tolist() == [i for i in all_of_them.negative.tolist() if not right[i]]
+    assert torch.equal(half.positive, all_of_them.positive)

@@ -156,6 +156,22 @@ def test_legacy_padding_is_labelled_class_0() -> None:
     assert (void.semantic == 255).all(), "the truth itself stays"
 
 
+def test_boxes_on_void_or_crowd_are_no_negatives() -> None:
+    """Everything right of column 64 is void above and crowd below; by default boxes there are background."""
+    semantic = torch.zeros(HEIGHT, WIDTH, dtype=torch.int64)
+    semantic[:, 64:] = 255
+    semantic[32:, 64:] = CITYSCAPES.index("person")
+    truth = replace(NOTHING, semantic=semantic)
+    proposals = torch.tensor([[70.0, 4, 99, 28], [70, 36, 99, 60], [4, 4, 40, 40]])
+    for share, negatives in ((1.0, 3), (0.5, 1)):
+        f = train_frame(tiny(ignore_untrusted=share, rpn_samples=10**6), truth, proposals=proposals)
+        assert f.roi.boxes.tolist() == proposals[-negatives:].tolist()
+        centers = (f.rpn.anchors[f.rpn.negative][:, 0] + f.rpn.anchors[f.rpn.negative][:, 2]) / 2
+        assert bool((centers > 70).any()) == (share == 1)
+        assert (f.panoptic_target[:, 16:] == 255).all(), "crowd is void there, too"
+        assert torch.equal(f.semantic_target, semantic), "but its class is known"
+
+
 @pytest.mark.parametrize(
     ("truth", "legacy", "compared"), [(ONE, False, 1), (ONE, True, 0), (TWO, False, 2), (TWO, True, 2)]
 )

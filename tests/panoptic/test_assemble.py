@@ -8,7 +8,7 @@ import torch
 
 from panoptube.config import NetworkConfig
 from panoptube.network.vpsnet import Detections
-from panoptube.panoptic.assemble import Unified, assemble, index_map, unify
+from panoptube.panoptic.assemble import Unified, assemble, index_map, unify, winners
 from panoptube.panoptic.frame import VOID, Category, Taxonomy
 
 FOUR = Taxonomy(
@@ -267,3 +267,84 @@ def test_legacy_object_value_0_gets_an_id_of_the_frame(ids: list[int], expected:
     assert int((frame.instance > 0).sum()) == 16 * 16 + 24 * 16
     plain = assemble(found, torch.tensor(ids), FOUR, (HEIGHT, WIDTH), STUFF_AREA, legacy=False, number=7)
     assert sorted(plain.scores) == sorted(i + 1 for i in ids)
+
+
+def scattered(
+    seed: int, instances: int, size: tuple[int, int] = (64, 96), tied: bool = False, floats: bool = False
+) -> Detections:
+    """Instances anywhere, also across the far borders, one pixel large or inside out, of any score.
+
+    Logits are multiples of 1/8, which enlarging by bilinear weights keeps exact, unless `floats`.
+    """
+    g = torch.Generator().manual_seed(seed)
+    semantic = 3 * torch.randn(4, size[0] // 4, size[1] // 4, generator=g)
+    masks = 4 * torch.randn(instances, 1, 4, 4, generator=g) + 1
+    masks = torch.nn.functional.interpolate(masks, size=28, mode="bilinear")[:, 0]
+    if not floats:
+        semantic, masks = (semantic * 8).round() / 8, (masks * 8).round() / 8
+    if tied:  # few values: many pixels have several best channels
+        semantic, masks = semantic.sign(), masks.sign() * 0
+        masks += 1
+    corner = torch.rand(instances, 2, generator=g) * torch.tensor([size[1] - 1.0, size[0] - 1.0])
+    sides = torch.rand(instances, 2, generator=g) ** 2 * 40 - 2
+    scores = (torch.rand(instances, generator=g) * 8).ceil() / 8  # some are equal
+    labels = torch.randint(1, 3, (instances,), generator=g)
+    return Detections(
+        semantic, torch.cat([corner, corner + sides], 1), labels, scores, masks, torch.zeros(instances, 1)
+    )
+
+
+def slowly(
+    semantic: np.ndarray, index: np.ndarray, labels: np.ndarray, ids: np.ndarray, stuff_area: int
+) -> Unified:
+    """`unify`, one instance at a time over the whole map."""
+    classes, number, values = (np.where(index < 2, v, 0).astype(np.int64) for v in (index, 0, 0))
+    for rank, channel in enumerate(sorted(set(index[index >= 2].tolist()))):
+        where = index == channel
+        votes = np.bincount(semantic[where], minlength=4)
+        if votes.argmax() < 2 and votes.max() >= 0.5 * where.sum():
+            classes[where] = votes.argmax()
+        else:
+            classes[where], number[where] = labels[channel - 2] + 1, rank + 1
+            values[where] = ids[channel - 2] + 1
+    for c in range(2):
+        if (classes == c).sum() < stuff_area:
+            classes[classes == c] = VOID
+    return Unified(classes, number, values)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("instances", [0, 1, 2, 7, 60])
+def test_windows_give_what_whole_channels_give(instances: int, tied: bool) -> None:
+    for seed in range(12):
+        found = scattered(seed, instances, tied=tied)
+        plain = index_map(found, 2, legacy=False)
+        for size in ((64, 96), (61, 90), (3, 2)):
+            quick = winners(found, 2, size)
+            assert quick.kept == plain.kept.tolist()
+            assert np.array_equal(quick.semantic, plain.semantic[: size[0], : size[1]])
+            assert np.array_equal(quick.winner, plain.winner[: size[0], : size[1]])
+    assert instances < 60 or 2 <= len(quick.kept) < instances, "some are covered"
+
+
+def test_windows_and_whole_channels_differ_where_logits_are_equal_but_for_rounding() -> None:
+    for seed in range(12):
+        found = scattered(seed, 30, floats=True)
+        plain, quick = index_map(found, 2, legacy=False), winners(found, 2, (64, 96))
+        best = plain.logits.topk(2, 0).values
+        sure = (best[0] - best[1] > 1e-4).numpy()
+        assert sure.mean() > 0.99
+        assert np.array_equal(quick.winner[sure], plain.winner.numpy()[sure])
+
+
+@pytest.mark.parametrize("instances", [0, 1, 7, 60])
+def test_lookup_gives_what_one_instance_at_a_time_gives(instances: int) -> None:
+    for seed in range(12):
+        found = winners(scattered(seed, instances), 2, (64, 96))
+        generator = np.random.default_rng(seed)
+        labels, ids = (generator.integers(1, 3, len(found.kept)), generator.permutation(len(found.kept)))
+        for area in (0, 1500):
+            quick = unify(found.semantic, found.winner, labels, ids, FOUR, area, legacy=False)
+            slow = slowly(found.semantic, found.winner, labels, ids, area)
+            assert all(map(np.array_equal, quick, slow))
+            assert [a.dtype for a in quick] == [np.uint8, np.int32, np.int32]

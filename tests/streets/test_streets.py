@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip
 from panoptube.data.labelled_video import read_labelled_videos
+from panoptube.data.new_folder import new_folder
 from panoptube.data.streets import Street, street_clip, synthesize
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID
@@ -247,12 +249,22 @@ def test_nothing_is_left_of_a_failed_run(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match="0 clips"):
         synthesize(0, tmp_path / "a")
 
-    def full(*_: object) -> bool:
-        raise OSError("disk full")
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cv2, "imwrite", full)
-    with pytest.raises(OSError, match="disk full"):
-        synthesize(1, tmp_path / "a", frames=1, size=SMALL)
+    # Of a picture, then of index.json.
+    for part in ("write_bytes", "write_text"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, part, full)
+            with pytest.raises(UserError, match="a can't be written: No space left on device; make") as error:
+                synthesize(1, tmp_path / "a", frames=1, size=SMALL)
+        assert "\n" not in str(error.value)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_that_are_not_the_disks_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "a"):
+        (tmp_path / "none").read_bytes()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ and data/utils/create_step_panoptic_maps.py (the encoding).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +51,23 @@ ROOT/
 DeepLab2's arrangement, images/SPLIT/ and panoptic_maps/SPLIT/, is read as well."""
 
 
+@dataclass(frozen=True)
+class SequenceFiles:
+    """What a clip is made of.
+
+    Attributes:
+        name: four digits.
+        size: (height, width).
+        images: in order; the stem is the frame's number, six digits.
+        labels: by index in `images`; empty where the split has none.
+    """
+
+    name: str
+    size: tuple[int, int]
+    images: list[Path]
+    labels: dict[int, Path]
+
+
 def read_kitti_step(root: Path | str, split: str) -> list[Clip]:
     """The sequences of a split as clips, by number; frames and labels are read when asked for.
 
@@ -69,15 +86,31 @@ def read_kitti_step(root: Path | str, split: str) -> list[Clip]:
         MissingData: images or labels aren't there.
         UserError: there is no such split.
     """
+    return [
+        Clip(
+            name=found.name,
+            taxonomy=KITTI_STEP,
+            size=found.size,
+            fps=FPS,
+            length=len(found.images),
+            labelled=tuple(sorted(found.labels)),
+            read_image=partial(read_frame, found.images, found.size),
+            read_truth=partial(_read_truth, found.labels, found.size),
+        )
+        for found in find_sequences(Path(root), split)
+    ]
+
+
+def find_sequences(root: Path, split: str) -> list[SequenceFiles]:
+    """The files of a split's sequences, by number. Args, Raises: as `read_kitti_step`."""
     if split not in SPLITS:
         raise UserError(f"KITTI-STEP has no split {split!r}; it has {', '.join(SPLITS)}")
-    root = Path(root)
     tracking = root / ("testing" if split == "test" else "training") / "image_02"
     images = {p.name: p for folder in (tracking, root / "images" / split) for p in list_folders(folder)}
     if split == "test":
         if not images:
             raise MissingData(f"no sequences in {tracking}; unpack data_tracking_image_2.zip of {IMAGE_PAGE}")
-        return [_open_clip(images[name], None) for name in sorted(images)]
+        return [_find_sequence(images[name], None) for name in sorted(images)]
     nested = root / "kitti-step" / "panoptic_maps" / split
     labels = list_folders(nested) or list_folders(root / "panoptic_maps" / split)
     if not labels:
@@ -87,10 +120,10 @@ def read_kitti_step(root: Path | str, split: str) -> list[Clip]:
         raise MissingData(
             f"no {tracking / missing}; unpack data_tracking_image_2.zip of {IMAGE_PAGE} in {root}"
         )
-    return [_open_clip(images[folder.name], folder) for folder in labels]
+    return [_find_sequence(images[folder.name], folder) for folder in labels]
 
 
-def _open_clip(folder: Path, labels: Path | None) -> Clip:
+def _find_sequence(folder: Path, labels: Path | None) -> SequenceFiles:
     images = list_files(folder, (".png",))
     if not images:
         raise MissingData(f"no .png in {folder}; unpack data_tracking_image_2.zip of {IMAGE_PAGE} again")
@@ -105,17 +138,7 @@ def _open_clip(folder: Path, labels: Path | None) -> Clip:
             by_frame[index[path.name]] = path
         if not by_frame:
             raise MissingData(f"no labels in {labels}; unpack {LABEL_PAGE} again")
-    size = picture_size(images[0])
-    return Clip(
-        name=folder.name,
-        taxonomy=KITTI_STEP,
-        size=size,
-        fps=FPS,
-        length=len(images),
-        labelled=tuple(sorted(by_frame)),
-        read_image=partial(read_frame, images, size),
-        read_truth=partial(_read_truth, by_frame, size),
-    )
+    return SequenceFiles(folder.name, picture_size(images[0]), images, by_frame)
 
 
 def _read_truth(paths: dict[int, Path], size: tuple[int, int], t: int) -> PanopticFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ def new_folder(out: Path | str, overwrite: bool = False) -> Iterator[Path]:
         overwrite: whether a folder that is there already is replaced, once the new one is complete.
 
     Raises:
-        UserError: `out` is a file, holds something and `overwrite` is off, or can't be made.
+        UserError: `out` is a file, holds something and `overwrite` is off, or can't be made; or the disk is
+            full, see `disk_errors`.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -33,11 +35,29 @@ def new_folder(out: Path | str, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"can't write to {out.parent}: {error.strerror}; choose another folder") from error
     try:
-        yield unfinished
-        unfinished.chmod(0o755)
-        install(unfinished, out)
+        with disk_errors(out):
+            yield unfinished
+            unfinished.chmod(0o755)
+            install(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """What the disk refuses inside is reported as the user's: `out` can't be written. Other errors pass.
+
+    Raises:
+        UserError: in place of an OSError: the disk is full, or nothing may be written there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise UserError(
+            f"{out} can't be written: {error.strerror}; make room or name another folder"
+        ) from error
 
 
 def install(part: Path, out: Path) -> None:

@@ -18,8 +18,9 @@ from torch import Tensor
 from panoptube.config import DataConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip, Image
+from panoptube.data.copy_paste import Window, paste
 from panoptube.data.datasets import read_dataset
-from panoptube.data.transforms import Geometry, Photometric, normalize
+from panoptube.data.transforms import Degradation, Geometry, Photometric, normalize
 from panoptube.errors import UserError
 from panoptube.flow.files import FlowField
 from panoptube.flow.images import dis_image_flow
@@ -72,6 +73,13 @@ class FrameTargets:
             got = tuple(getattr(self, name).shape)
             if got != shape:
                 raise ValueError(f"{name} must be {shape}, got {got}")
+
+    def untrusted(self, num_stuff: int) -> Tensor:
+        """(H, W) bool: void, and things without a mask (crowd): objects may be there that have no box."""
+        nobody = (self.semantic >= num_stuff) & (self.semantic != VOID)
+        if len(self.masks):
+            nobody &= self.masks.amax(0) == 0
+        return nobody | (self.semantic == VOID)
 
     def to(self, device: torch.device) -> FrameTargets:
         """The same on `device`."""
@@ -170,21 +178,28 @@ def frame_targets(
 
 
 def draw_pair(
-    clip: Clip, t: int, gap: int, rng: np.random.Generator, config: DataConfig, flow_directions: int = 0
+    clip: Clip,
+    t: int,
+    gap: int,
+    rng: np.random.Generator,
+    config: DataConfig,
+    flow_directions: int = 0,
+    donor: tuple[Clip, int, int] | None = None,
 ) -> FramePair:
     """Frames t and t + gap with one random resize, crop and flip for both (dossier 10.1, 10.2).
 
-    Colours change alike in both frames but for a tenth of `config.jitter`. Boxes are those of the masks
-    that are left in the crop.
+    Colours change alike in both frames but for a tenth of `config.jitter` and for noise. Boxes are those of
+    the masks that are left in the crop.
 
     Args:
         clip: has truth for both frames.
         t: target frame.
         gap: frames from target to reference.
         rng: where all draws come from.
-        config: its size, fit, scale, jitter, joint_crop, exact_flow and flow_of are used.
+        config: its size, fit, scale, jitter, degrade, joint_crop, exact_flow and flow_of are used.
         flow_directions: 0 for no flow, 1 for that from target to reference, 2 for that back as well: the
             clip's own, or that of DIS before the colours change. It changes nothing else.
+        donor: another clip, target and gap, whose things are pasted in after a crop of their own.
 
     Returns:
         A batch of one.
@@ -192,32 +207,62 @@ def draw_pair(
     Raises:
         ValueError: a frame has no truth.
     """
-    geometry = Geometry.draw(rng, clip.size, config.size, config.scale, config.fit)
+
+    def geometry(of: Clip) -> Geometry:
+        return Geometry.draw(rng, of.size, config.size, config.scale, config.fit)
+
+    first = geometry(clip)
     colors = Photometric.draw(rng, config.jitter)
-    crops: list[Image] = []
-    images: list[NDArray[np.float32]] = []
-    targets: list[FrameTargets] = []
-    for frame in (t, t + gap):
-        truth = clip.truth(frame)
-        if truth is None:
-            raise ValueError(f"clip {clip.name!r} has no truth for frame {frame}")
-        if frame != t and not config.joint_crop:
-            geometry = Geometry.draw(rng, clip.size, config.size, config.scale, config.fit)
-        crops.append(geometry.image(clip.image(frame)))
-        image = colors.then(rng, config.jitter / 10)(crops[-1])
-        images.append(normalize(image, config.size))
-        cropped = PanopticFrame(geometry.labels(truth.semantic, VOID), geometry.labels(truth.instance, 0))
-        targets.append(frame_targets(cropped, clip.taxonomy, (crops[-1].shape[0], crops[-1].shape[1])))
-    flows = [
-        pair_flow(clip, *frames, geometry, images_in, config)
-        for frames, images_in in (((t, t + gap), crops), ((t + gap, t), crops[::-1]))[:flow_directions]
+    shades = [colors.then(rng, config.jitter / 10)]
+    second = first if config.joint_crop else geometry(clip)
+    shades.append(colors.then(rng, config.jitter / 10))
+    degradation = Degradation.draw(rng, config.degrade)
+    window = cut_window(clip, (t, t + gap), (first, second), config, flow_directions)
+    if donor is not None:
+        other, other_t, other_gap = donor
+        both = geometry(other)
+        pasted = cut_window(other, (other_t, other_t + other_gap), (both, both), config, flow_directions)
+        window = paste(window, pasted, clip.taxonomy, rng)
+    images = [
+        normalize(degradation(shade(crop), rng), config.size) for shade, crop in zip(shades, window.crops)
+    ]
+    targets = [
+        frame_targets(truth, clip.taxonomy, (crop.shape[0], crop.shape[1]))
+        for truth, crop in zip(window.truths, window.crops)
     ]
     return FramePair(
         torch.from_numpy(np.stack(images))[None],
         ((targets[0], targets[1]),),
         torch.tensor([gap]),
-        *(torch.from_numpy(flow)[None] for flow in flows),
+        *(torch.from_numpy(flow)[None] for flow in window.flows),
     )
+
+
+def cut_window(
+    clip: Clip,
+    frames: tuple[int, int],
+    geometries: tuple[Geometry, Geometry],
+    config: DataConfig,
+    flow_directions: int,
+) -> Window:
+    """Images, truth and flow of two frames, each cut by its geometry; flow needs one for both.
+
+    Raises:
+        ValueError: a frame has no truth.
+    """
+    crops: list[Image] = []
+    truths: list[PanopticFrame] = []
+    for frame, geometry in zip(frames, geometries):
+        truth = clip.truth(frame)
+        if truth is None:
+            raise ValueError(f"clip {clip.name!r} has no truth for frame {frame}")
+        crops.append(geometry.image(clip.image(frame)))
+        truths.append(
+            PanopticFrame(geometry.labels(truth.semantic, VOID), geometry.labels(truth.instance, 0))
+        )
+    orders = ((frames, crops), (frames[::-1], crops[::-1]))[:flow_directions]
+    flows = tuple(pair_flow(clip, *order, geometries[0], images, config) for order, images in orders)
+    return Window((crops[0], crops[1]), (truths[0], truths[1]), flows)
 
 
 def pair_flow(
@@ -284,7 +329,7 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
 
     Streets: 32 consecutive pairs draw from the same 8 streets, then come 8 new ones. Videos: a clip is
     drawn in proportion to the square root of its labelled frames, so that long clips don't drown the
-    others.
+    others. What is pasted into a pair is drawn like a pair.
 
     Args:
         config: what is drawn.
@@ -319,18 +364,26 @@ class PairDataset(torch.utils.data.Dataset[FramePair]):
     def __getitem__(self, index: int) -> FramePair:
         rng = np.random.default_rng((self.seed, index))
         for _ in range(MAX_DRAWS):
-            clip = self._draw_clip(index, rng)
-            t, gap = int(rng.choice(clip.labelled)), int(rng.choice(self.config.gaps))
-            u = reference_frame(clip, t, gap, self.config.gaps_in)
-            if u is None:
+            drawn = self._draw_frames(index, rng)
+            if drawn is None:
                 continue
-            pair = draw_pair(clip, t, u - t, rng, self.config, self.flow_directions)
+            donor = None
+            if self.config.paste and rng.random() < self.config.paste:
+                donor = self._draw_frames(index, rng)
+            pair = draw_pair(*drawn, rng, self.config, self.flow_directions, donor)
             if all(len(frame.labels) for frame in pair.targets[0]):
                 return pair
         raise UserError(
             f"{MAX_DRAWS} pairs in a row had no things in a frame, or no labels; "
             f"check data.gaps {self.config.gaps} and the labels"
         )
+
+    def _draw_frames(self, index: int, rng: np.random.Generator) -> tuple[Clip, int, int] | None:
+        """A clip, a frame of it and the gap to its reference; None if that frame has none."""
+        clip = self._draw_clip(index, rng)
+        t, gap = int(rng.choice(clip.labelled)), int(rng.choice(self.config.gaps))
+        u = reference_frame(clip, t, gap, self.config.gaps_in)
+        return None if u is None else (clip, t, u - t)
 
     def _draw_clip(self, index: int, rng: np.random.Generator) -> Clip:
         videos = self.config.videos / (self.config.streets + self.config.videos)

@@ -30,7 +30,7 @@ from panoptube.data.street_layout import CELL, Layout
 from panoptube.data.street_models import Model
 from panoptube.data.street_plan import FPS, Plan
 from panoptube.data.street_shade import colour
-from panoptube.data.write_layouts import WRITERS
+from panoptube.data.write_layouts import WRITERS, save_picture
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID, PanopticFrame
 from panoptube.view.overlay import overlay
@@ -306,7 +306,8 @@ def synthesize(
 
     Raises:
         UserError: no clips asked for, `out` is a file, or holds something and `overwrite` is off, no such
-            layout, one that can't hold the clips, or an argument of `Street` is out of range.
+            layout, one that can't hold the clips, an argument of `Street` is out of range, or the disk is
+            full.
     """
     if clips < 1:
         raise UserError(f"{clips} clips asked for; ask for 1 or more")
@@ -332,7 +333,7 @@ def synthesize(
         across = min(len(tiles), 2)
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % across)
         sheet = np.vstack([np.hstack(tiles[i : i + across]) for i in range(0, len(tiles), across)])
-        cv2.imwrite(str(folder / "contact_sheet.png"), sheet[:, :, ::-1])
+        save_picture(folder / "contact_sheet.png", sheet)
     return Path(out)
 
 
@@ -353,14 +354,12 @@ def _write_labelled_videos(
 
 def _write(clip: Clip, folder: Path) -> dict[str, Any]:
     """Writes frames and labels of one clip and returns its entry for index.json."""
-    for name in ("img", "label"):
-        (folder / name).mkdir(parents=True)
     ids: set[int] = set()
     void = 0
     for t in range(len(clip)):
         image, truth = clip.image(t), clip.read_truth(t)
-        cv2.imwrite(str(folder / "img" / f"{t:06d}.jpg"), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-        cv2.imwrite(str(folder / "label" / f"{t:06d}.png"), encode_label(truth, clip.taxonomy))
+        save_picture(folder / "img" / f"{t:06d}.jpg", image)
+        save_picture(folder / "label" / f"{t:06d}.png", encode_label(truth, clip.taxonomy))
         ids |= set(np.unique(truth.instance).tolist()) - {0}
         void += int((truth.semantic == VOID).sum())
     height, width = clip.size

@@ -158,6 +158,59 @@ class Photometric:
         return changed
 
 
+@dataclass(frozen=True)
+class Degradation:
+    """What cameras and files do to a picture. The default changes nothing.
+
+    Attributes:
+        hue: turn of the colour circle, degrees.
+        grey: whether the colours are gone.
+        blur: standard deviation in pixels.
+        noise: standard deviation on the scale 0..255, of every channel of every pixel.
+        quality: of a JPEG, 1 to 100; None leaves it out.
+    """
+
+    hue: float = 0.0
+    grey: bool = False
+    blur: float = 0.0
+    noise: float = 0.0
+    quality: int | None = None
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, chance: float) -> Degradation:
+        """A random one: each part with the same chance, independently. A chance of 0 draws nothing."""
+        if chance == 0:
+            return cls()
+        hue, grey, blur, noise, jpeg = rng.random(5) < chance
+        return cls(
+            hue=float(rng.uniform(-20, 20)) if hue else 0.0,
+            grey=bool(grey),
+            blur=float(rng.uniform(0.4, 1.5)) if blur else 0.0,
+            noise=float(rng.uniform(2, 10)) if noise else 0.0,
+            quality=int(rng.integers(20, 80)) if jpeg else None,
+        )
+
+    def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB in, the same out; `rng` gives the noise, which no two frames share."""
+        if self.hue:
+            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # hue in 256ths of the circle
+            turned = np.arange(256) + round(self.hue * 256 / 360)
+            hsv[..., 0] = (turned % 256).astype(np.uint8)[hsv[..., 0]]
+            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+        if self.grey:
+            image = Photometric(saturation=0.0)(image)
+        if self.blur:
+            image = cv2.GaussianBlur(image, (0, 0), self.blur)
+        if self.noise:
+            noise = rng.standard_normal(image.shape, np.float32) * np.float32(self.noise)
+            image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+        if self.quality is not None:
+            bgr = np.ascontiguousarray(image[..., ::-1])
+            data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1]
+            image = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
+        return image
+
+
 def normalize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
     """(x - mean) / std, then zeros at the bottom and on the right: padding has the mean colour (dossier 2.1).
 

@@ -20,7 +20,6 @@ from panoptube.data import cityscapes_vps, viper
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip
 from panoptube.data.coco_video_writer import CocoVideoWriter
-from panoptube.data.files import writing
 from panoptube.data.kitti_step import KITTI_STEP
 from panoptube.data.new_folder import new_folder
 from panoptube.data.viper import VIPER
@@ -38,6 +37,8 @@ CITYSCAPES_FRAMES = (4, 9, 14, 19, 24, 29)
 """Labelled frames of a clip, from 0; 19 is of Cityscapes itself (dossier 11.1)."""
 CITY = "city"
 """What the written frames have in place of a city's name."""
+OBJECTS = 65535
+"""Most objects of a class in two channels of 8 bits; 0 is none."""
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
 
@@ -52,7 +53,7 @@ def write_dataset(name: str, clips: Clips, out: Path | str, overwrite: bool = Fa
 
     Raises:
         UserError: no clips, or one that the layout can't hold; `out` is a file, holds something and
-            `overwrite` is off, or can't be written.
+            `overwrite` is off, or can't be written; the disk is full.
     """
     with new_folder(out, overwrite) as folder:
         WRITERS[name](clips, folder)
@@ -67,7 +68,7 @@ def write_cityscapes_vps(clips: Clips, root: Path) -> None:
 
     Raises:
         UserError: a clip isn't of 30 frames with truth in frames 4, 9, 14, 19, 24 and 29, or of 1,000 objects
-            of a class, or has other classes; a clip number above 1,666; a file can't be written.
+            of a class, or has other classes; a clip number above 1,666.
     """
     listed: dict[str, list[dict[str, Any]]] = {}
     labels = np.array([*CITYSCAPES_LABELS, *[0] * (256 - len(CITYSCAPES))], np.uint16)
@@ -80,11 +81,11 @@ def write_cityscapes_vps(clips: Clips, root: Path) -> None:
             )
         if 6 * number > 9999:
             raise UserError(f"{number} clips are too many; the names of Cityscapes-VPS can number 1666")
-        objects = _Numbers(clip, 999)
+        objects = _Numbers(clip.name, clip.taxonomy, 999)
         images = root / "leftImg8bit_sequence" / "val" / CITY
         for t in range(len(clip)):
             source = f"{CITY}_{number:06d}_{t:06d}"
-            _save(images / f"{source}_leftImg8bit.png", clip.image(t))
+            save_picture(images / f"{source}_leftImg8bit.png", clip.image(t))
             if t not in CITYSCAPES_FRAMES:
                 continue
             truth = _truth(clip, t)
@@ -95,18 +96,18 @@ def write_cityscapes_vps(clips: Clips, root: Path) -> None:
             name = f"{number:04d}_{6 * (number - 1) + (t + 1) // 5:04d}_{source}"
             if t == 19:
                 fine = root / "gtFine" / "val" / CITY / f"{source}_gtFine"
-                _save(fine.with_name(fine.name + "_color.png"), cls)
-                _save(fine.with_name(fine.name + "_instanceIds.png"), inst)
+                save_picture(fine.with_name(fine.name + "_color.png"), cls)
+                save_picture(fine.with_name(fine.name + "_instanceIds.png"), inst)
             else:
-                _save(root / split / "cls" / f"{name}_final_mask.png", cls)
-                _save(root / split / "inst" / f"{name}_original_image_instance_greyscale.png", inst)
+                save_picture(root / split / "cls" / f"{name}_final_mask.png", cls)
+                save_picture(root / split / "inst" / f"{name}_original_image_instance_greyscale.png", inst)
             file_name = f"{name}_{'leftImg8bit' if t == 19 else 'newImg8bit'}.png"
             row = {"id": name, "file_name": file_name, "width": clip.size[1], "height": clip.size[0]}
             listed.setdefault(split, []).append(row)
     _check_any(listed)
     for split, rows in listed.items():
         data = {"images": rows, "categories": CITYSCAPES.to_dict()["categories"]}
-        _save_text(root / f"panoptic_im_{split}_city_vps.json", json.dumps(data))
+        (root / f"panoptic_im_{split}_city_vps.json").write_text(json.dumps(data), encoding="utf-8")
 
 
 def write_viper(clips: Clips, root: Path) -> None:
@@ -116,8 +117,7 @@ def write_viper(clips: Clips, root: Path) -> None:
     `read_viper` takes the first 50 frames unless told otherwise.
 
     Raises:
-        UserError: a clip has no truth, 65,536 objects of a class, or other classes; more than 999 clips; a
-            file can't be written.
+        UserError: a clip has no truth, 65,536 objects of a class, or other classes; more than 999 clips.
     """
     classes = np.zeros(256, np.uint8)  # VIPER's 0 is unlabelled
     classes[: len(VIPER)] = viper.CSV_IDS
@@ -126,15 +126,15 @@ def write_viper(clips: Clips, root: Path) -> None:
         _check(clip, VIPER)
         if count > 999:
             raise UserError(f"{count} clips are too many; the names of VIPER can number 999")
-        objects = _Numbers(clip, 65535)
+        objects = _Numbers(clip.name, clip.taxonomy, OBJECTS)
         for t in range(len(clip)):
             name = f"{count:03d}/{count:03d}_{t + 1:05d}.png"
-            _save(root / split / "img" / name, clip.image(t))
+            save_picture(root / split / "img" / name, clip.image(t))
             if t in clip.labelled:
                 truth = _truth(clip, t)
                 cls = classes[truth.semantic]
-                _save(root / split / "cls" / name, cls)
-                _save(root / split / "inst" / name, _two_channels(cls, objects(truth)))
+                save_picture(root / split / "cls" / name, cls)
+                save_picture(root / split / "inst" / name, _two_channels(cls, objects(truth)))
     _check_any(count)
 
 
@@ -144,24 +144,20 @@ def write_kitti_step(clips: Clips, root: Path) -> None:
     Sequences are numbered from 0 over all splits.
 
     Raises:
-        UserError: a clip has no truth, 65,536 objects of a class, or other classes; more than 10,000 clips; a
-            file can't be written.
+        UserError: a clip has no truth, 65,536 objects of a class, or other classes; more than 10,000 clips.
     """
-    classes = np.full(256, VOID, np.uint8)
-    classes[: len(KITTI_STEP)] = [c.id for c in KITTI_STEP.categories]
     count = 0
     for count, (split, clip) in enumerate(clips, 1):
         _check(clip, KITTI_STEP)
         if count > 10000:
             raise UserError(f"{count} clips are too many; the names of KITTI-STEP can number 10000")
-        objects = _Numbers(clip, 65535)
+        label = KittiStepLabels(clip.name)
         for t in range(len(clip)):
             name = f"{count - 1:04d}/{t:06d}.png"
-            _save(root / "training" / "image_02" / name, clip.image(t))
+            save_picture(root / "training" / "image_02" / name, clip.image(t))
             if t in clip.labelled:
-                truth = _truth(clip, t)
-                label = _two_channels(classes[truth.semantic], objects(truth))
-                _save(root / "kitti-step" / "panoptic_maps" / split / name, label)
+                label_path = root / "kitti-step" / "panoptic_maps" / split / name
+                save_picture(label_path, label(_truth(clip, t)))
     _check_any(count)
 
 
@@ -172,7 +168,7 @@ def write_vipseg(clips: Clips, root: Path) -> None:
 
     Raises:
         UserError: a clip has no truth, 100 objects of a class, other classes, or a name that is taken or
-            can't be that of a folder; a file can't be written.
+            can't be that of a folder.
     """
     values = np.zeros(256, np.uint16)
     values[: len(VIPSEG)] = [c.id + 1 for c in VIPSEG.categories]
@@ -180,20 +176,20 @@ def write_vipseg(clips: Clips, root: Path) -> None:
     for split, clip in clips:
         _check(clip, VIPSEG)
         _check_name(clip, [name for names in listed.values() for name in names])
-        objects = _Numbers(clip, 99)
+        objects = _Numbers(clip.name, clip.taxonomy, 99)
         for t in range(len(clip)):
-            _save(root / "imgs" / clip.name / f"{t:08d}.jpg", clip.image(t))
+            save_picture(root / "imgs" / clip.name / f"{t:08d}.jpg", clip.image(t))
             if t in clip.labelled:
                 truth = _truth(clip, t)
                 numbers = objects(truth)
                 value = values[truth.semantic]
                 value[(truth.semantic >= VIPSEG.num_stuff) & (numbers == 0)] = 0
                 value = np.where(numbers > 0, value * np.uint16(100) + numbers, value).astype(np.uint16)
-                _save(root / "panomasks" / clip.name / f"{t:08d}.png", value)
+                save_picture(root / "panomasks" / clip.name / f"{t:08d}.png", value)
         listed.setdefault(split, []).append(clip.name)
     _check_any(listed)
     for split, names in listed.items():
-        _save_text(root / f"{split}.txt", "".join(f"{name}\n" for name in names))
+        (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def write_coco_video(clips: Clips, root: Path) -> None:
@@ -204,7 +200,7 @@ def write_coco_video(clips: Clips, root: Path) -> None:
 
     Raises:
         UserError: a clip has no truth, other classes than the first, or a name that is taken or can't be that
-            of a folder; a file can't be written.
+            of a folder.
     """
     writers: dict[str, CocoVideoWriter] = {}
     taxonomy: Taxonomy | None = None
@@ -217,7 +213,7 @@ def write_coco_video(clips: Clips, root: Path) -> None:
         _check_name(clip, [video["name"] for video in writer.videos])
         writer.add_video(clip.name, clip.fps, clip.size)
         for t in range(len(clip)):
-            _save(writer.add_frame(t, ".png", clip.truth(t)), clip.image(t))
+            save_picture(writer.add_frame(t, ".png", clip.truth(t)), clip.image(t))
     _check_any(writers)
     for writer in writers.values():
         writer.close()
@@ -230,14 +226,39 @@ WRITERS: dict[str, Callable[[Clips, Path], None]] = {
     "vipseg": write_vipseg,
     "coco-video": write_coco_video,
 }
-"""By the names of `panoptube.data.datasets.DATASETS`. Each writes into a folder that is there and empty."""
+"""By the names of `panoptube.data.datasets.DATASETS`. Each writes into a folder that is there and empty; what
+the disk refuses is an OSError, which `new_folder` reports."""
+
+
+class KittiStepLabels:
+    """Labels of one sequence as KITTI-STEP's PNGs have them; objects are numbered anew.
+
+    Args:
+        name: of the sequence, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._numbers = _Numbers(name, KITTI_STEP, OBJECTS)
+        self._classes = np.full(256, VOID, np.uint8)
+        self._classes[: len(KITTI_STEP)] = [c.id for c in KITTI_STEP.categories]
+
+    def __call__(self, frame: PanopticFrame) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8: R = class, 255 = void, 256 G + B = object, 0 = none.
+
+        Args:
+            frame: the next one, in the classes of `KITTI_STEP`.
+
+        Raises:
+            UserError: more than `OBJECTS` of a class in the sequence.
+        """
+        return _two_channels(self._classes[frame.semantic], self._numbers(frame))
 
 
 class _Numbers:
     """Numbers the objects of a clip: of each class from 1 on, as they come."""
 
-    def __init__(self, clip: Clip, most: int) -> None:
-        self._clip, self._most = clip, most
+    def __init__(self, name: str, taxonomy: Taxonomy, most: int) -> None:
+        self._name, self._names, self._most = name, taxonomy.names, most
         self._known: dict[tuple[int, int], int] = {}
         self._counts: dict[int, int] = {}
 
@@ -253,8 +274,8 @@ class _Numbers:
             number = self._counts[label] = self._counts.get(label, 0) + 1
             if number > self._most:
                 raise UserError(
-                    f"clip {self._clip.name} has more than {self._most} objects of the class "
-                    f"{self._clip.taxonomy.names[label]}, which the layout can't number; cut it in parts"
+                    f"clip {self._name} has more than {self._most} objects of the class "
+                    f"{self._names[label]}, which the layout can't number; cut it in parts"
                 )
             self._known[label, track] = number
         return self._known[label, track]
@@ -292,15 +313,18 @@ def _check_any(found: object) -> None:
         raise UserError("there are no clips to write; give one or more")
 
 
-def _save(path: Path, picture: NDArray[Any]) -> None:
-    """PNG, or JPEG by the name's ending; coloured pictures are RGB."""
+def encode_picture(suffix: str, picture: NDArray[Any]) -> bytes:
+    """The file: ".png", or ".jpg" of quality 95; (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB."""
     bgr = picture[:, :, ::-1] if picture.ndim == 3 else picture
-    _, data = cv2.imencode(path.suffix, bgr, JPEG if path.suffix == ".jpg" else [])
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
+    _, data = cv2.imencode(suffix, bgr, JPEG if suffix == ".jpg" else [])
+    return data.tobytes()
 
 
-def _save_text(path: Path, text: str) -> None:
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
+def save_picture(path: Path, picture: NDArray[Any]) -> None:
+    """Writes what `encode_picture` gives, by the name's ending; folders are made.
+
+    Raises:
+        OSError: it can't be written; `new_folder` says so to the user.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_picture(path.suffix, picture))

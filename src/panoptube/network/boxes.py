@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms as _exclusive_nms
 
@@ -113,6 +114,32 @@ def assign(boxes: Tensor, truth: Tensor, positive: float, negative: float, floor
         if top >= floor:
             result[overlap[g] == top] = g
     return result
+
+
+def covered(boxes: Tensor, mask: Tensor) -> Tensor:
+    """(N,) float32: the share of each box's pixels, those inside the map, that lie on `mask`, (H, W) bool."""
+    height, width = mask.shape
+    sums = F.pad(mask.int().cumsum(0).cumsum(1), (1, 0, 1, 0))  # of all pixels above and to the left
+    corners = boxes.round().long()
+    x1, x2 = corners[:, 0].clamp(0, width), (corners[:, 2] + 1).clamp(0, width)
+    y1, y2 = corners[:, 1].clamp(0, height), (corners[:, 3] + 1).clamp(0, height)
+    inside = sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1]
+    return inside / ((x2 - x1) * (y2 - y1)).clamp(min=1)
+
+
+def spare_untrusted(assigned: Tensor, boxes: Tensor, untrusted: Tensor | None, most: float) -> Tensor:
+    """An assignment in which negatives that are more than `most` untrusted are neither.
+
+    Args:
+        assigned: (N,) int64 as `assign` gives it.
+        boxes: (N, 4).
+        untrusted: (H, W) bool, pixels where a thing may be that the truth doesn't show; None: there are none.
+        most: share of a box.
+    """
+    if untrusted is None:
+        return assigned
+    spared = (assigned == -1) & (covered(boxes, untrusted) > most)
+    return assigned.masked_fill(spared, -2)
 
 
 class Sample(NamedTuple):

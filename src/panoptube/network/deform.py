@@ -34,13 +34,13 @@ COLUMN_BYTES = 2 << 20
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-def _jit(function: Kernel) -> Kernel:
+def jit(function: Kernel) -> Kernel:
     """Compiled at the first call. Sums may be reordered, which SIMD needs; NaN stays NaN."""
     compiled: Kernel = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})(function)
     return compiled
 
 
-@_jit
+@jit
 def _corner(y: float, x: float, height: int, width: int) -> int:
     """Row of pixel (y, x) among `height * width`; outside, the row of zeros that follows them."""
     if 0 <= y < height and 0 <= x < width:
@@ -48,17 +48,19 @@ def _corner(y: float, x: float, height: int, width: int) -> int:
     return height * width
 
 
-@_jit
+@jit
 def _place(
     offset: Array, rows: Array, weights: Array, first: int, shape: Any, kernel: tuple[int, ...], padding: int
 ) -> None:
     """Where output pixels `first` .. `first + n` are sampled: four rows of the image, and their weights.
 
+    Outside the image it is row 0 with weight 0, or NaN where the offset isn't finite.
+
     offset (2 * taps, H' * W'); rows (n, taps, 4) and weights (n, taps, 4), written; shape (H, W, W').
     """
     height, width, out_width = shape
     kind = weights.dtype.type
-    one = kind(1)
+    zero, one = kind(0), kind(1)
     for n in range(rows.shape[0]):
         pixel = first + n
         for tap in range(rows.shape[1]):
@@ -66,17 +68,19 @@ def _place(
             x = pixel % out_width + tap % kernel[1] - padding + offset[2 * tap + 1, pixel]
             y0, x0 = math.floor(y), math.floor(x)
             ly, lx = kind(y - y0), kind(x - x0)
-            rows[n, tap, 0] = _corner(y0, x0, height, width)
-            rows[n, tap, 1] = _corner(y0, x0 + 1, height, width)
-            rows[n, tap, 2] = _corner(y0 + 1, x0, height, width)
-            rows[n, tap, 3] = _corner(y0 + 1, x0 + 1, height, width)
             weights[n, tap, 0] = (one - ly) * (one - lx)
             weights[n, tap, 1] = (one - ly) * lx
             weights[n, tap, 2] = ly * (one - lx)
             weights[n, tap, 3] = ly * lx
+            for corner in range(4):
+                row = _corner(y0 + corner // 2, x0 + corner % 2, height, width)
+                if row == height * width:
+                    row = 0
+                    weights[n, tap, corner] *= zero
+                rows[n, tap, corner] = row
 
 
-@_jit
+@jit
 def _scatter(
     image: Array,
     grad_image: Array,
@@ -134,7 +138,7 @@ def _scatter(
 
 
 def _channels_last(sample: Tensor) -> Tensor:
-    """(C, H, W) -> (H * W + 1, C), and a row of zeros, which places outside the image read.
+    """(C, H, W) -> (H * W + 1, C), and a row of zeros, which places outside the image read going backward.
 
     NumPy asks the system for huge pages, torch does not; with small ones, first touching the memory takes as
     long as filling it.
@@ -154,6 +158,41 @@ def _bands(input: Tensor, weight: Tensor, pixels: int) -> Iterator[tuple[int, in
         yield first, min(size, pixels - first)
 
 
+def sampled_conv2d(input: Tensor, offset: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """`deform_conv2d` without gradients, in half precision if that is what `input` and `weight` have.
+
+    Places are computed in float32 (float64 if the input is). On the CPU the result is channels last, and an
+    input that is so, too, is read where it lies. A GPU computes float16 as it is, bfloat16 in float32.
+    """
+    if input.device.type != "cpu":
+        dtype = torch.float32 if input.dtype == torch.bfloat16 else input.dtype
+        result = ops.deform_conv2d(input.to(dtype), offset.to(dtype), weight.to(dtype), padding=padding)
+        return result.to(input.dtype)  # type: ignore[no-any-return]
+    place_dtype = torch.promote_types(input.dtype, torch.float32)
+    matrix = weight.permute(2, 3, 1, 0).reshape(-1, len(weight))
+    # Channels last: a band of the product is then one piece of memory, and the fastest to compute.
+    output = input.new_empty(len(input), *offset.shape[2:], len(weight))
+    shape, kernel = (*input.shape[2:], offset.shape[3]), tuple(weight.shape[2:])
+    taps = kernel[0] * kernel[1]
+    images = input.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(1, 2)
+    for rows, offsets, out in zip(
+        images, offset.to(place_dtype).contiguous().flatten(2), output.flatten(1, 2)
+    ):
+        for first, size in _bands(input, weight, offsets.shape[1]):
+            places = torch.empty(size, taps, 4, dtype=torch.int64)
+            weights = torch.empty(size, taps, 4, dtype=place_dtype)
+            _place(offsets.numpy(), places.numpy(), weights.numpy(), first, shape, kernel, padding)
+            columns = embedding_bag(
+                places.flatten(0, 1),
+                rows,
+                per_sample_weights=weights.to(rows.dtype).flatten(0, 1),
+                mode="sum",
+            )
+            torch.mm(columns.view(size, -1), matrix, out=out[first : first + size])
+            del columns  # so that the next band gets the same memory, still in the cache
+    return output.permute(0, 3, 1, 2)
+
+
 class _DeformConv2d(torch.autograd.Function):
     """The CPU operator. Arguments as `deform_conv2d`, all of the same dtype, float32 or float64.
 
@@ -164,24 +203,7 @@ class _DeformConv2d(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, offset: Tensor, weight: Tensor, padding: int) -> Tensor:
         ctx.save_for_backward(input, offset, weight)
         ctx.padding = padding
-        input, offset, weight = input.detach(), offset.detach(), weight.detach()
-        matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
-        # Channels last: a band of the product is then one piece of memory, and the fastest to compute.
-        output = input.new_empty(len(input), *offset.shape[2:], len(weight))
-        shape, kernel = (*input.shape[2:], offset.shape[3]), tuple(weight.shape[2:])
-        taps = kernel[0] * kernel[1]
-        for image, offsets, out in zip(input, offset.contiguous().flatten(2), output.flatten(1, 2)):
-            rows = _channels_last(image)
-            for first, size in _bands(input, weight, offsets.shape[1]):
-                places = torch.empty(size, taps, 4, dtype=torch.int64)
-                weights = rows.new_empty(size, taps, 4)
-                _place(offsets.numpy(), places.numpy(), weights.numpy(), first, shape, kernel, padding)
-                columns = embedding_bag(
-                    places.flatten(0, 1), rows, per_sample_weights=weights.flatten(0, 1), mode="sum"
-                )
-                torch.mm(columns.view(size, -1), matrix.t(), out=out[first : first + size])
-                del columns  # so that the next band gets the same memory, still in the cache
-        return output.permute(0, 3, 1, 2)
+        return sampled_conv2d(input.detach(), offset.detach(), weight.detach(), padding)
 
     @staticmethod
     @once_differentiable

@@ -6,9 +6,12 @@ H, W: size of the map that is made: the input in prediction, a quarter of it in 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from panoptube.panoptic.frame import VOID
@@ -22,12 +25,14 @@ OVERLAP = 0.3
 
 def paste(mask: Tensor, box: Sequence[float], size: tuple[int, int], outside: float) -> Tensor:
     """(28, 28) logits -> (H, W): resized to the box cut to integers, `outside` elsewhere (dossier 6)."""
+    return _place(_resize(mask, box), int(box[0]), int(box[1]), size, outside)
+
+
+def _resize(mask: Tensor, box: Sequence[float]) -> Tensor:
+    """(28, 28) -> the size of the box cut to integers, at least a pixel."""
     x1, y1, x2, y2 = (int(v) for v in box)
-    height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
-    resized = F.interpolate(mask[None, None], size=(height, width), mode="bilinear", align_corners=False)[
-        0, 0
-    ]
-    return _place(resized, x1, y1, size, outside)
+    size = (max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1))
+    return F.interpolate(mask[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
 
 
 def _place(window: Tensor, x1: int, y1: int, size: tuple[int, int], outside: float) -> Tensor:
@@ -72,11 +77,28 @@ def instance_logits(
     return torch.stack(channels) if channels else semantic.new_zeros(0, *size)
 
 
+class Window(NamedTuple):
+    """An instance's mask where it lies in the map.
+
+    Attributes:
+        detection: its position among the detections.
+        x, y: column and row of the corner, at least 0.
+        logits: (height, width) float32, cut to the map.
+    """
+
+    detection: int
+    x: int
+    y: int
+    logits: NDArray[np.float32]
+
+
 @torch.no_grad()
-def prune(
-    masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, size: tuple[int, int], legacy: bool
-) -> tuple[Tensor, bool]:
-    """Drops instances that better ones of their class cover, or that are empty (dossier 6.2).
+def uncovered(
+    masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, size: tuple[int, int]
+) -> list[Window]:
+    """The instances that better ones of their class don't cover, and that aren't empty (dossier 6.2).
+
+    Computed on the CPU, whose answers don't have to be waited for one by one.
 
     Args:
         masks: (n, 28, 28) logits.
@@ -84,33 +106,44 @@ def prune(
         labels: (n,) int64.
         scores: (n,).
         size: H, W.
+
+    Returns:
+        By falling score.
+    """
+    masks = masks.cpu()
+    claimed: dict[int, NDArray[np.bool_]] = {}
+    kept = []
+    rows, classes = boxes.tolist(), labels.tolist()
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        x, y = int(rows[i][0]), int(rows[i][1])
+        logits = _resize(masks[i], rows[i]).numpy()[: max(size[0] - y, 0), : max(size[1] - x, 0)]
+        mask = logits > 0
+        pixels = np.count_nonzero(mask)
+        if pixels == 0:
+            continue
+        if classes[i] not in claimed:
+            claimed[classes[i]] = np.zeros(size, np.bool_)
+        window = claimed[classes[i]][y : y + mask.shape[0], x : x + mask.shape[1]]
+        if np.count_nonzero(mask & window) / pixels > OVERLAP:
+            continue
+        window |= mask
+        kept.append(Window(i, x, y, logits))
+    return kept
+
+
+def prune(
+    masks: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, size: tuple[int, int], legacy: bool
+) -> tuple[Tensor, bool]:
+    """Which instances have a channel; arguments as `uncovered`.
+
+    Args:
         legacy: where everything is dropped, the first comes back, with an empty mask.
 
     Returns:
         (k,) int64 indices of the kept, by falling score; and whether the only one has an empty mask (legacy).
     """
-    claimed: dict[int, Tensor] = {}
-    kept: list[int] = []
-    order = scores.argsort(descending=True, stable=True).tolist()
-    rows, classes = boxes.tolist(), labels.tolist()
-    for i in order:
-        x1, y1, x2, y2 = (int(v) for v in rows[i])
-        height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
-        logits = F.interpolate(
-            masks[i][None, None], size=(height, width), mode="bilinear", align_corners=False
-        )
-        mask = (logits[0, 0] > 0)[: max(size[0] - y1, 0), : max(size[1] - x1, 0)]
-        pixels = int(mask.sum())
-        if pixels == 0:
-            continue
-        if classes[i] not in claimed:
-            claimed[classes[i]] = torch.zeros(size, dtype=torch.bool, device=masks.device)
-        window = claimed[classes[i]][y1 : y1 + mask.shape[0], x1 : x1 + mask.shape[1]]
-        if int((mask & window).sum()) / pixels > OVERLAP:
-            continue
-        window |= mask
-        kept.append(i)
-    empty = legacy and not kept and len(order) > 0
+    kept = [window.detection for window in uncovered(masks, boxes, labels, scores, size)]
+    empty = legacy and not kept and len(scores) > 0
     return torch.tensor([0] if empty else kept, dtype=torch.int64, device=masks.device), empty
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from panoptube.network.backbone import STRIDES
-from panoptube.network.boxes import ROI_STD, Choose, assign, decode, encode, nms, sample
+from panoptube.network.boxes import ROI_STD, Choose, assign, decode, encode, nms, sample, spare_untrusted
 
 BOX_SIZE = 7
 MASK_SIZE = 14
@@ -126,7 +126,14 @@ class RoiTargets(NamedTuple):
 
 @torch.no_grad()
 def roi_targets(
-    proposals: Tensor, truth: Tensor, labels: Tensor, masks: Tensor, number: int, choose: Choose
+    proposals: Tensor,
+    truth: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    number: int,
+    choose: Choose,
+    untrusted: Tensor | None = None,
+    most: float = 1.0,
 ) -> RoiTargets:
     """Samples boxes of one image for the second stage (dossier 4.2); true boxes are the first candidates.
 
@@ -137,12 +144,13 @@ def roi_targets(
         masks: (G, H, W) uint8.
         number: boxes to sample, at most a quarter positive.
         choose: draws the sample.
+        untrusted, most: as in `spare_untrusted`.
     """
     candidates = torch.cat([truth, proposals])
     assigned = torch.cat(
         [torch.arange(len(truth), device=truth.device), assign(proposals, truth, 0.5, 0.5, 0.5)]
     )
-    chosen = sample(assigned, number, 0.25, choose)
+    chosen = sample(spare_untrusted(assigned, candidates, untrusted, most), number, 0.25, choose)
     positive = candidates[chosen.positive]
     deltas = encode(positive, truth[chosen.truth], ROI_STD)
     boxes = torch.cat([positive, candidates[chosen.negative]])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from panoptube.network.backbone import STRIDES
-from panoptube.network.boxes import RPN_STD, Choose, assign, decode, encode, nms, sample
+from panoptube.network.boxes import RPN_STD, Choose, assign, decode, encode, nms, sample, spare_untrusted
 
 SCALE = 8
 RATIOS = (0.5, 1.0, 2.0)
@@ -119,7 +119,13 @@ def propose(output: RpnOutput, image: int, image_size: tuple[int, int], number: 
 
 @torch.no_grad()
 def rpn_targets(
-    output: RpnOutput, truth: Tensor, image_size: tuple[int, int], number: int, choose: Choose
+    output: RpnOutput,
+    truth: Tensor,
+    image_size: tuple[int, int],
+    number: int,
+    choose: Choose,
+    untrusted: Tensor | None = None,
+    most: float = 1.0,
 ) -> RpnTargets:
     """Samples the anchors of one image that lie inside it and says what they should predict (dossier 3.4).
 
@@ -128,11 +134,13 @@ def rpn_targets(
         image_size: height, width without padding.
         number: anchors to sample.
         choose: draws the sample.
+        untrusted, most: as in `spare_untrusted`.
     """
     boxes = torch.cat(anchors(output))
     inside = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2] < image_size[1]) & (boxes[:, 3] < image_size[0])
     index = torch.nonzero(inside)[:, 0]
-    chosen = sample(assign(boxes[index], truth, 0.7, 0.3, 0.3), number, 0.5, choose)
+    assigned = assign(boxes[index], truth, 0.7, 0.3, 0.3)
+    chosen = sample(spare_untrusted(assigned, boxes[index], untrusted, most), number, 0.5, choose)
     positive = index[chosen.positive]
     return RpnTargets(
         positive, index[chosen.negative], encode(boxes[positive], truth[chosen.truth], RPN_STD), boxes

@@ -154,7 +154,7 @@ class VPSNet(nn.Module):
         padded = (4 * semantic.shape[2], 4 * semantic.shape[3])
         if proposals is None:
             proposals = propose(rpn, image, size or padded, self.config.test_proposals)[:, :4]
-        class_logits, deltas = self.boxes(pool(pyramid, image, proposals, BOX_SIZE))
+        class_logits, deltas = self.boxes(self.pool(pyramid, image, proposals, BOX_SIZE))
         found = select(
             proposals,
             class_logits,
@@ -164,10 +164,14 @@ class VPSNet(nn.Module):
             self.config.max_detections,
             self.config.legacy,
         )
-        features = pool(pyramid, image, found.boxes, BOX_SIZE)
+        features = self.pool(pyramid, image, found.boxes, BOX_SIZE)
         embeddings = features[:, 0, 0, :0] if self.matching is None else self.matching(features)
-        masks = self.masks.of_class(pool(pyramid, image, found.boxes, MASK_SIZE), found.labels)
+        masks = self.masks.of_class(self.pool(pyramid, image, found.boxes, MASK_SIZE), found.labels)
         return Detections(semantic[image].float(), *found, masks.float(), embeddings.float())
+
+    def pool(self, pyramid: Sequence[Tensor], image: int, boxes: Tensor, size: int) -> Tensor:
+        """Features of the boxes of one frame of the batch, as `roi.pool`."""
+        return pool(pyramid, image, boxes, size)
 
     def training_outputs(self, pair: FramePair, choose: Choose) -> list[FrameTraining]:
         """Predictions and targets for the target frame of each pair; the reference gives objects to match.
@@ -249,10 +253,21 @@ class VPSNet(nn.Module):
         if self.config.legacy:
             semantic_target = semantic_target.clone()
             semantic_target[size[0] :], semantic_target[:, size[1] :] = 0, 0
-        anchors = rpn_targets(rpn, truth.boxes, size, self.config.rpn_samples, choose)
+        most = self.config.ignore_untrusted
+        untrusted = truth.untrusted(self.taxonomy.num_stuff) if most < 1 else None
+        anchors = rpn_targets(rpn, truth.boxes, size, self.config.rpn_samples, choose, untrusted, most)
         if proposals is None:
             proposals = propose(rpn, image, size, self.config.train_proposals)[:, :4]
-        roi = roi_targets(proposals, truth.boxes, truth.labels, truth.masks, self.config.roi_samples, choose)
+        roi = roi_targets(
+            proposals,
+            truth.boxes,
+            truth.labels,
+            truth.masks,
+            self.config.roi_samples,
+            choose,
+            untrusted,
+            most,
+        )
         features = pool(pyramid, image, roi.boxes, BOX_SIZE)
         class_logits, box_deltas = self.boxes(features)
         positive = len(roi.truth)

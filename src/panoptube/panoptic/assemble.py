@@ -1,18 +1,28 @@
-"""What the network says of a frame -> the panoptic map (dossier sections 6.2 and 6.3)."""
+"""What the network says of a frame -> the panoptic map (dossier sections 6.2 and 6.3).
+
+`index_map` is the plain way: a full-size channel for every class and instance, and their maximum. With
+`legacy` there is no other, since an instance can win anywhere. Else `winners` finds the same on the CPU a row
+at a time: channels are enlarged and compared while they are in the cache, and instances only where they lie.
+"""
+
+# mypy: disallow-untyped-decorators=False, warn-return-any=False
+# (numba is untyped)
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from panoptube.network.panoptic import panoptic_logits, prune
+from panoptube.network.panoptic import panoptic_logits, prune, uncovered
 from panoptube.network.semantic import full_size
 from panoptube.network.vpsnet import Detections
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
+from panoptube.panoptic.runs import find_runs
 
 CITYSCAPES_PIXELS = 1024 * 2048
 """Of a Cityscapes frame; `legacy` takes `stuff_area` as a share of them, whatever the frame's size."""
@@ -54,6 +64,126 @@ def index_map(detections: Detections, num_stuff: int, legacy: bool) -> IndexMap:
     return IndexMap(semantic.argmax(0), logits.argmax(0), kept, logits)
 
 
+class Winners(NamedTuple):
+    """What of an `IndexMap` the labelled frame is made of.
+
+    Attributes:
+        semantic: (H, W) uint8, most probable class.
+        winner: (H, W) int32, stuff class, or num_stuff + position in `kept`.
+        kept: k positions of the detections that have a channel, by falling score.
+    """
+
+    semantic: NDArray[np.uint8]
+    winner: NDArray[np.int32]
+    kept: list[int]
+
+
+@torch.no_grad()
+def winners(detections: Detections, num_stuff: int, size: tuple[int, int]) -> Winners:
+    """The maxima of `index_map` without `legacy`, cut to `size`, from no map larger than one channel.
+
+    Where two logits differ by less than rounding does, the other one may win.
+    """
+    logits = np.ascontiguousarray(detections.semantic.cpu().numpy(), np.float32)
+    padded = (4 * logits.shape[1], 4 * logits.shape[2])
+    d = detections
+    kept = uncovered(d.masks, d.boxes, d.labels, d.scores, padded)
+    semantic, winner = np.empty(size, np.uint8), np.empty(size, np.int32)
+    best = np.empty(size, np.float32)
+    _enlarged_maxima(logits, num_stuff, semantic, winner, best)
+    labels = d.labels.tolist()
+    for channel, window in enumerate(kept, num_stuff):
+        of_class = logits[num_stuff + labels[window.detection] - 1]
+        _compare(of_class, window.logits, window.x, window.y, channel, winner, best)
+    return Winners(semantic, winner, [window.detection for window in kept])
+
+
+@njit(nogil=True, cache=True)
+def _source(place: int, length: int) -> tuple[int, int, float]:
+    """What pixel `place` of a line enlarged four times is made of: two of `length` pixels, and the share
+    of the second."""
+    position = min(max(np.float32(place) / np.float32(4) - np.float32(0.375), np.float32(0)), length - 1)
+    first = int(position)
+    return first, min(first + 1, length - 1), np.float32(position - first)
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+def _enlarged_maxima(
+    logits: NDArray[np.float32],
+    num_stuff: int,
+    semantic: NDArray[np.uint8],
+    winner: NDArray[np.int32],
+    best: NDArray[np.float32],
+) -> None:
+    """Best of all classes, best of the stuff classes and its logit, enlarged four times, first of equal ones.
+
+    logits (C, h, w); semantic, winner, best (H, W), written, H <= 4 h, W <= 4 w.
+    """
+    classes, height, width = logits.shape
+    # A line with its ends repeated; then by place within four pixels, so that neighbours lie side by side.
+    line = np.empty(width + 2, np.float32)
+    top, which = np.empty((4, width), np.float32), np.empty((4, width), np.int32)
+    stuff_top, stuff_which = np.empty((4, width), np.float32), np.empty((4, width), np.int32)
+    for y in range(semantic.shape[0]):
+        above, below, share = _source(y, height)
+        for c in range(classes):
+            upper, lower = logits[c, above], logits[c, below]
+            for x in range(width):
+                line[x + 1] = upper[x] * (np.float32(1) - share) + lower[x] * share
+            line[0], line[width + 1] = line[1], line[width]
+            for phase in range(4):
+                first = 0 if phase < 2 else 1
+                right = np.float32(0.625 + 0.25 * phase - (0 if phase < 2 else 1))
+                left = np.float32(1) - right
+                row, classes_of = top[phase], which[phase]
+                if c == 0:
+                    for x in range(width):
+                        row[x] = line[x + first] * left + line[x + first + 1] * right
+                        classes_of[x] = 0
+                else:
+                    for x in range(width):
+                        value = line[x + first] * left + line[x + first + 1] * right
+                        larger = value > row[x]
+                        row[x] = value if larger else row[x]
+                        classes_of[x] = c if larger else classes_of[x]
+            if c == num_stuff - 1:
+                stuff_top[:], stuff_which[:] = top, which
+        for x in range(semantic.shape[1]):
+            semantic[y, x] = which[x % 4, x // 4]
+            winner[y, x] = stuff_which[x % 4, x // 4]
+            best[y, x] = stuff_top[x % 4, x // 4]
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+def _compare(
+    of_class: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    left: int,
+    top: int,
+    channel: int,
+    winner: NDArray[np.int32],
+    best: NDArray[np.float32],
+) -> None:
+    """Gives an instance the pixels where its logits beat the best so far.
+
+    of_class (h, w) logits of its class; mask (a, b), whose corner is at (left, top); winner, best (H, W),
+    changed.
+    """
+    height, width = of_class.shape
+    line = np.empty(width, np.float32)
+    for y in range(top, min(top + mask.shape[0], winner.shape[0])):
+        above, below, share = _source(y, height)
+        end = min(left + mask.shape[1], winner.shape[1])
+        for x in range(left // 4 - 1 if left >= 4 else 0, min(end // 4 + 2, width)):
+            line[x] = of_class[above, x] * (np.float32(1) - share) + of_class[below, x] * share
+        for x in range(left, end):
+            before, after, right = _source(x, width)
+            value = line[before] * (np.float32(1) - right) + line[after] * right + mask[y - top, x - left]
+            if value > best[y, x]:
+                best[y, x] = value
+                winner[y, x] = channel
+
+
 class Unified(NamedTuple):
     """Class, number of the instance in the frame (from 1) and object value of each pixel; all (H, W)."""
 
@@ -63,8 +193,8 @@ class Unified(NamedTuple):
 
 
 def unify(
-    semantic: NDArray[np.int64],
-    index: NDArray[np.int64],
+    semantic: NDArray[np.integer[Any]],
+    index: NDArray[np.integer[Any]],
     labels: NDArray[np.int64],
     ids: NDArray[np.int64],
     taxonomy: Taxonomy,
@@ -88,30 +218,35 @@ def unify(
     Returns:
         Object value: id + 1 on things, 0 on stuff.
     """
-    last_stuff = taxonomy.num_stuff - 1
-    result = Unified(index.astype(np.uint8), np.zeros(index.shape, np.int32), np.zeros(index.shape, np.int32))
-    result.semantic[index > last_stuff] = VOID
+    num_stuff, channels = taxonomy.num_stuff, taxonomy.num_stuff + len(labels)
+    cells = index.astype(np.intp) * len(taxonomy)
+    cells += semantic
+    votes = np.bincount(cells.ravel(), minlength=channels * len(taxonomy)).reshape(channels, -1)
+    pixels = votes.sum(1)
+    # What becomes of each channel; the maps are then looked up.
+    classes, numbers, objects = (
+        np.arange(channels),
+        np.zeros(channels, np.int32),
+        np.zeros(channels, np.int32),
+    )
     if legacy:
-        result.object[:] = np.where(index <= last_stuff, index, 0)
-    visible = np.unique(index[index > last_stuff])
-    for rank, value in enumerate(visible.tolist()):
-        channel = value - last_stuff - 1
-        where = index == value
-        votes = np.bincount(semantic[where], minlength=len(taxonomy))
-        majority, own = int(votes.argmax()), int(labels[channel]) + last_stuff
-        if majority != own and majority <= last_stuff and votes[majority] / votes.sum() >= 0.5:
-            result.semantic[where] = majority
+        objects[:num_stuff] = range(num_stuff)
+    visible = [v for v in range(num_stuff, channels) if pixels[v]]
+    for rank, value in enumerate(visible):
+        channel = value - num_stuff
+        majority, own = int(votes[value].argmax()), int(labels[channel]) + num_stuff - 1
+        if majority != own and majority < num_stuff and votes[value, majority] / pixels[value] >= 0.5:
+            classes[value] = majority
         else:
-            result.semantic[where] = own
-            result.number[where] = rank + 1
-            result.object[where] = ids[rank if legacy else channel] + 1
+            classes[value] = own
+            numbers[value] = rank + 1
+            objects[value] = ids[rank if legacy else channel] + 1
     if legacy:
-        result.object[:] %= BYTES
-    for label in range(taxonomy.num_stuff):
-        where = result.semantic == label
-        if 0 < np.count_nonzero(where) < stuff_area:
-            result.semantic[where] = VOID
-    return result
+        objects %= BYTES
+    for label in range(num_stuff):
+        if 0 < pixels[classes == label].sum() < stuff_area:
+            classes[classes == label] = VOID
+    return Unified(classes.astype(np.uint8)[index], numbers[index], objects[index])
 
 
 def assemble(
@@ -138,24 +273,26 @@ def assemble(
         legacy: as published, defects included.
         number: of the frame in its video, from 0.
     """
-    found = index_map(detections, taxonomy.num_stuff, legacy)
-    kept = found.kept.cpu()
     height, width = size
-    unified = unify(
-        found.semantic[:height, :width].cpu().numpy(),
-        found.winner[:height, :width].cpu().numpy(),
-        detections.labels.cpu()[kept].numpy(),
-        ids[kept].numpy(),
-        taxonomy,
-        round(stuff_area * (CITYSCAPES_PIXELS if legacy else height * width)),
-        legacy,
-    )
-    things = (unified.semantic >= taxonomy.num_stuff) & (unified.semantic != VOID)
-    instance, values = np.where(things, unified.object, 0).astype(np.int32), ids[kept].numpy() + 1
+    semantic: NDArray[np.integer[Any]]
+    winner: NDArray[np.integer[Any]]
+    if legacy or detections.semantic.device.type != "cpu":
+        found = index_map(detections, taxonomy.num_stuff, legacy)
+        semantic = found.semantic[:height, :width].cpu().numpy()
+        winner = found.winner[:height, :width].cpu().numpy()
+        kept = found.kept.tolist()
+    else:
+        semantic, winner, kept = winners(detections, taxonomy.num_stuff, size)
+    labels, ids_of = detections.labels.cpu()[kept].numpy(), ids[kept].numpy()
+    area = round(stuff_area * (CITYSCAPES_PIXELS if legacy else height * width))
+    unified = unify(semantic, winner, labels, ids_of, taxonomy, area, legacy)
+    instance, values = unified.object, ids_of + 1
     if legacy:
+        things = (unified.semantic >= taxonomy.num_stuff) & (unified.semantic != VOID)
+        instance = np.where(things, instance, 0).astype(np.int32)
         instance[things & (instance == 0)] = BYTES + number
         values = np.where(values % BYTES, values % BYTES, BYTES + number)
-    present = set(np.unique(instance).tolist())
+    present = set(np.unique(instance.ravel()[find_runs(instance).starts]).tolist())
     # The best last: it is the one that stays where bytes make one id of several.
     pairs = zip(values[::-1].tolist(), detections.scores.cpu()[kept].tolist()[::-1])
     return PanopticFrame(unified.semantic, instance, {i: score for i, score in pairs if i in present})

@@ -6,9 +6,12 @@ whole video. The JSON says what the ids are:
     {"annotations": [{"image_id": "000000", "file_name": "000000.png", "segments_info": [
         {"id": 9306112, "category_id": 13, "iscrowd": 0, "area": 5120, "bbox": [x, y, w, h],
          "track_id": 3, "score": 0.9}
-    ]}], "categories": [{"id": 13, "name": "car", "isthing": 1, "color": [0, 0, 142]}]}
+    ], "time": 0.04, "cut": true}],
+    "categories": [{"id": 13, "name": "car", "isthing": 1, "color": [0, 0, 142]}]}
 
 `track_id` (things only) is the number of the track in PanopticFrame; readers that don't know it go by `id`.
+`time` is when the frame is shown, in seconds, and `cut` marks the first frame of a new shot; both are
+panoptube's own, may be missing, and change no score.
 """
 
 from __future__ import annotations
@@ -120,8 +123,8 @@ class PanopticVideoWriter:
         except OSError as error:
             raise UserError(f"can't write to {self.folder}: {error.strerror}") from error
 
-    def write(self, name: str, frame: PanopticFrame) -> None:
-        """Write the next frame as `NAME.png`.
+    def write(self, name: str, frame: PanopticFrame, time: float | None = None, cut: bool = False) -> None:
+        """Write the next frame as `NAME.png`; `time` in seconds, `cut` for the first frame of a new shot.
 
         Raises:
             ValueError: the name was used, or is not a plain file name; the frame has another size than the
@@ -136,8 +139,12 @@ class PanopticVideoWriter:
         file_name = f"{name}.png"
         write_id_png(self.folder / PNG_FOLDER / file_name, id_map)
         rows = [s.to_dict() for s in segments]
-        row = json.dumps({"image_id": name, "file_name": file_name, "segments_info": rows})
-        self._put((",\n" if self._names else '{"annotations": [\n') + row)
+        row: dict[str, object] = {"image_id": name, "file_name": file_name, "segments_info": rows}
+        if time is not None:
+            row["time"] = round(time, 6)
+        if cut:
+            row["cut"] = True
+        self._put((",\n" if self._names else '{"annotations": [\n') + json.dumps(row))
         self._names.add(name)
         self._size = frame.size
 

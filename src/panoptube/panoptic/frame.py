@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panoptube.errors import UserError
+from panoptube.panoptic.runs import find_runs
 
 VOID = 255
 """The ignore label of every semantic map: unlabelled."""
@@ -210,17 +211,18 @@ class PanopticFrame:
 
     def segments(self) -> list[Segment]:
         """The segments of the frame, by class, then id; void is none. Crowd is a thing class with id 0."""
-        key = self.semantic.astype(np.int64) << 32 | self.instance
+        starts, lengths = find_runs(self.semantic, self.instance)
+        keys = self.semantic.ravel()[starts].astype(np.int64) << 32 | self.instance.ravel()[starts]
+        y, x = np.divmod(starts, max(self.size[1], 1))
         found: list[Segment] = []
-        values, inverse = np.unique(key, return_inverse=True)
-        inverse = inverse.reshape(key.shape)
-        areas = np.bincount(inverse.ravel(), minlength=len(values))
-        for i, value in enumerate(values):
-            label, track = int(value >> 32), int(value & 0xFFFFFFFF)
+        for value in np.unique(keys).tolist():
+            label, track = value >> 32, value & 0xFFFFFFFF
             if label == VOID:
                 continue
-            mask = inverse == i
-            ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            box = (int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1))
-            found.append(Segment(label, track, int(areas[i]), box, self.scores.get(track) if track else None))
+            runs = keys == value
+            left, right = int(x[runs].min()), int((x + lengths)[runs].max())
+            top, bottom = int(y[runs].min()), int(y[runs].max()) + 1
+            box = (left, top, right - left, bottom - top)
+            score = self.scores.get(track) if track else None
+            found.append(Segment(label, track, int(lengths[runs].sum()), box, score))
         return found

@@ -12,6 +12,8 @@ from panoptube.data.clip import Image
 from panoptube.panoptic.frame import VOID, Color, PanopticFrame, Taxonomy
 from panoptube.panoptic.runs import find_runs
 
+OVERLAY_NAME = "overlay.mp4"
+"""A result's video of these pictures."""
 STUFF_OPACITY = 0.3
 THING_OPACITY = 0.55
 NAMED_AREA = 0.001
