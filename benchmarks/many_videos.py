@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from panoptube.data.streets import Street, street_clip
+from panoptube.data.streets import street_clip
 from panoptube.predict_many import predict_many
 from panoptube.video import write_video
 
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(arguments.videos):
-            clip = street_clip(Street(seed=number), frames=arguments.frames, size=SIZE)
+            clip = street_clip(number, arguments.frames, SIZE)
             with write_video(folder / f"{number}.mp4", 25, SIZE) as write:
                 for t in range(len(clip)):
                     write(clip.image(t))

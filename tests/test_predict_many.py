@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from panoptube import cli, predict_many
 from panoptube.errors import UserError
@@ -58,6 +59,10 @@ def table(out: Path) -> dict[str, dict[str, str]]:
         return {row["folder"]: row for row in csv.DictReader(file)}
 
 
+def shown(out: Path) -> list[str]:
+    return [name for name in names(out) if name != ".lock"]
+
+
 def states(out: Path) -> dict[str, str]:
     return {folder: row["state"] for folder, row in table(out).items()}
 
@@ -74,7 +79,7 @@ def test_each_result_is_what_predict_writes_and_a_broken_video_stops_no_other(tm
     videos = listed(tmp_path, "# films", "day 1/drive.mp4", "", "broken.mp4", str(tmp_path / "last.mp4"))
     out = tmp_path / "results" / "all"
     done = run(videos, out, weights, workers=2, max_frames=4)
-    assert names(out) == ["day-1-drive", "last", "videos.csv"]
+    assert shown(out) == ["day-1-drive", "last", "videos.csv"]
     assert [(row.folder, row.state, row.frames) for row in done.videos] == [
         ("day-1-drive", "done", 4),
         ("broken", "failed", None),
@@ -108,7 +113,7 @@ def test_each_result_is_what_predict_writes_and_a_broken_video_stops_no_other(tm
     assert (again.videos[2].frames, again.videos[2].tracks) == (3, done.videos[2].tracks)
     assert again.videos[2].seconds is None
     assert (out / "last" / "panoptic.json").stat().st_mtime_ns == before
-    assert names(out) == ["broken", "day-1-drive", "last", "videos.csv"]
+    assert shown(out) == ["broken", "day-1-drive", "last", "videos.csv"]
 
 
 @contextmanager
@@ -150,7 +155,7 @@ def test_a_killed_worker_loses_its_video_alone_which_is_tried_once_more(tmp_path
         "its worker was killed (signal 9), twice, perhaps for lack"
     )
     assert (done.videos[1].frames, done.failed) == (40, 1)
-    assert names(out) == ["lucky", "videos.csv"]
+    assert shown(out) == ["lucky", "videos.csv"]
     assert multiprocessing.active_children() == []
 
 
@@ -172,7 +177,7 @@ def test_workers_that_die_while_they_start_are_not_replaced_for_ever(tmp_path: P
     finally:
         ended.set()
         thread.join()
-    assert names(tmp_path / "out") == []
+    assert shown(tmp_path / "out") == []
 
 
 COMMAND = "import sys; from panoptube.cli import main; sys.exit(main())"
@@ -203,7 +208,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path: Path) -> None:
     )
     assert "Traceback" not in said
     assert states(out) == {"short": "done"}
-    assert names(out) == ["short", "videos.csv"]
+    assert shown(out) == ["short", "videos.csv"]
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
 
@@ -232,7 +237,8 @@ def test_names_depend_on_the_source_alone(tmp_path: Path) -> None:
             assert video.source == (line if "://" in line or line == "0" else str(tmp_path / line))
     assert found[6].folder.endswith("-other-ä")
     assert found[6].source == str(tmp_path.parent / "other" / "ä.webm")
-    assert read_list(listed(tmp_path, "b/drive.mp4"))[0].folder == "b-drive"
+    listed(tmp_path, "b/drive.mp4")
+    assert read_list(tmp_path / "seq.01" / ".." / "list.txt")[0].folder == "b-drive"
 
 
 def test_a_pattern_is_taken_in_a_folder_whose_name_looks_like_one(tmp_path: Path) -> None:
@@ -277,10 +283,21 @@ def test_mistakes_of_the_command_are_named_before_anything_is_started(tmp_path: 
         run(videos, videos, any_)
 
 
+def test_one_run_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with (
+        FileLock(out / ".lock"),
+        pytest.raises(UserError, match=r"another run is writing to .*out; wait for it"),
+    ):
+        run(listed(tmp_path, "a.mp4"), out, tmp_path / "any")
+    assert shown(out) == []
+
+
 def test_weights_that_are_missing_end_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.safetensors: no such weights file"):
         run(films(tmp_path, a=2), tmp_path / "out", tmp_path / "no.safetensors")
-    assert names(tmp_path / "out") == []
+    assert shown(tmp_path / "out") == []
     assert multiprocessing.active_children() == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -23,7 +22,7 @@ from rich.text import Text
 
 from panoptube.cuts import mark_cuts
 from panoptube.data.clip import Image
-from panoptube.data.new_folder import install
+from panoptube.data.new_folder import disk_errors, install
 from panoptube.errors import UserError
 from panoptube.flow.images import ImageFlow, dis_image_flow
 from panoptube.network.inference import Precision, choose_dtype, for_inference
@@ -224,15 +223,10 @@ def write_predictions(
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     start = time.perf_counter()
     try:
-        part.mkdir(parents=True)
-        frames, tracks, cuts = _run(video, step, taxonomy, part, max_frames, restart, progress)
-        install(part, out)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        raise UserError(
-            f"{out} can't be written: {error.strerror}; make room or name another folder"
-        ) from error
+        with disk_errors(out):
+            part.mkdir(parents=True)
+            frames, tracks, cuts = _run(video, step, taxonomy, part, max_frames, restart, progress)
+            install(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     taken = time.perf_counter() - start

@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from panoptube.network.inference import Precision
 
 TABLE = "videos.csv"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,8 @@ def predict_many(
 
     Raises:
         UserError: the list can't be read, an option is wrong, the network can't be loaded, `out` can't be
-            written, a result in `out` is of another source, or no worker can load the network. A fault of
-            one video is in the table instead.
+            written, another run writes to it, a result in it is of another source, or no worker can load
+            the network. A fault of one video is in the table instead.
         KeyboardInterrupt: on Ctrl-C, with a line that says what is finished.
     """
     out = Path(out)
@@ -177,12 +179,29 @@ def predict_many(
         cuts,
         max(_cores() // workers, 1),
     )
+    lock = FileLock(out / LOCK, timeout=0)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"another run is writing to {out}; wait for it, or name another folder"
+            ) from error
+    try:
+        return _label(listed, out, workers, settings, progress)
+    finally:
+        lock.release()
+
+
+def _label(
+    listed: list[Listed], out: Path, workers: int, settings: _Settings, progress: bool
+) -> PredictManySummary:
+    """Does what is to be done of the list, in an `out` of its own."""
     table = _Table(out)
-    todo = [video for video in listed if overwrite or not table.has(video)]
+    todo = [video for video in listed if settings.overwrite or not table.has(video)]
     _remove_unfinished(out, todo)
-    finished = 0
+    finished = failed = 0
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # A video may take hours, and the speed is that of all so far.
     bar = Progress(
@@ -197,10 +216,11 @@ def predict_many(
             task = bar.add_task("predict", total=len(listed), completed=len(listed) - len(todo))
 
             def record(row: VideoRow) -> None:
-                nonlocal finished
+                nonlocal finished, failed
                 table.put(row)
                 finished += row.state == "done"
-                bar.advance(task)
+                failed += row.state == "failed"
+                bar.update(task, advance=1, description=f"predict ({failed} failed)" if failed else "predict")
 
             _work_off(deque(todo), workers, settings, record)
     except KeyboardInterrupt as error:
@@ -232,8 +252,8 @@ def read_list(path: str | Path) -> list[Listed]:
             f"can't read {path}: {error.strerror}; give a text file with a video a line"
         ) from error
     lines = [line.strip() for line in text.splitlines()]
-    # A camera is the one source that may look like something else.
-    videos = [_listed(line, path.absolute().parent) for line in lines if line and not line.startswith("#")]
+    folder = Path(os.path.abspath(path)).parent
+    videos = [_listed(line, folder) for line in lines if line and not line.startswith("#")]
     if not videos:
         raise UserError(f"{path} lists no video; write one a line")
     names: dict[str, str] = {TABLE: TABLE}
