@@ -497,7 +497,7 @@ def convert(
 
 def convert_result(
     result: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")],
-    to: Literal["coco-panoptic", "coco-instances", "csv", "parquet", "cvat"],
+    to: Literal["coco-panoptic", "coco-instances", "two-channel", "csv", "parquet", "cvat"],
     out: Path,
     fps: float | None = None,
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -506,8 +506,9 @@ def convert_result(
 
     Args:
         result: Folder of the result, as for `panoptube evaluate`, or of several, one for each video.
-        to: coco-panoptic: an image for each frame. coco-instances: things alone, as YouTube-VIS. csv,
-            parquet: tables of tracks. cvat: polygons to import into CVAT and to correct there.
+        to: coco-panoptic: an image for each frame. coco-instances: things alone, as YouTube-VIS.
+            two-channel: PNGs whose R is the class and G the object. csv, parquet: tables of tracks. cvat:
+            polygons to import into CVAT and to correct there.
         out: New folder; for coco-instances a file, such as instances.json.
         fps: Frames per second, for the column `time` of tables; None leaves it out.
         overwrite: Replace an earlier conversion in OUT once the new one is complete.

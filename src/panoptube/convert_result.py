@@ -13,10 +13,11 @@ from panoptube.forms.coco_panoptic import write_coco_panoptic
 from panoptube.forms.cvat import LABELS, write_cvat
 from panoptube.forms.result import Videos, read_result
 from panoptube.forms.tracks import track_tables, write_tables
+from panoptube.forms.two_channel import CATEGORIES, FOLDER, write_two_channel
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER
 from panoptube.panoptic.frame import Taxonomy
 
-Form = Literal["coco-panoptic", "coco-instances", "csv", "parquet", "cvat"]
+Form = Literal["coco-panoptic", "coco-instances", "two-channel", "csv", "parquet", "cvat"]
 
 
 def convert_result(
@@ -32,7 +33,8 @@ def convert_result(
     Args:
         result: what `panoptube predict` wrote, or a folder of such folders, one for each video.
         to: "coco-panoptic": panoptic.json and panoptic/ (`forms/coco_panoptic.py`). "coco-instances": one
-            JSON in the form of YouTube-VIS (`forms/coco_instances.py`). "csv", "parquet": three tables
+            JSON in the form of YouTube-VIS (`forms/coco_instances.py`). "two-channel": PNGs of class and
+            object (`forms/two_channel.py`). "csv", "parquet": three tables
             (`forms/tracks.py`). "cvat": annotations.xml in a folder for each video (`forms/cvat.py`).
         out: file for "coco-instances", folder for the others.
         fps: frames per second, for the column `time` of tables; None leaves it out.
@@ -72,6 +74,8 @@ def _write_folder(
 ) -> None:
     if to == "coco-panoptic":
         write_coco_panoptic(videos, taxonomy, folder, progress)
+    elif to == "two-channel":
+        write_two_channel(videos, taxonomy, folder, progress)
     elif to == "cvat":
         write_cvat(videos, taxonomy, folder, progress)
     elif to == "csv" or to == "parquet":
@@ -82,6 +86,8 @@ def _names(to: Form, videos: Videos) -> set[str]:
     """What a folder of this form holds."""
     if to == "coco-panoptic":
         return {JSON_NAME, PNG_FOLDER}
+    if to == "two-channel":
+        return {CATEGORIES, FOLDER}
     if to == "cvat":
         return {LABELS, *videos}
     return {f"{name}.{to}" for name in ("tracks", "track_frames", "stuff")}

@@ -19,7 +19,7 @@ from panoptube.forms import coco_panoptic
 from panoptube.forms.coco_instances import read_coco_instances
 from panoptube.forms.tracks import track_tables
 
-FORMS = ["coco-panoptic", "coco-instances", "csv", "parquet", "cvat"]
+FORMS = ["coco-panoptic", "coco-instances", "two-channel", "csv", "parquet", "cvat"]
 MODULE = {"csv": "pandas", "parquet": "pyarrow", "coco-instances": "pycocotools"}
 
 
@@ -61,7 +61,7 @@ def test_an_earlier_conversion_goes_only_when_told_to(tmp_path: Path, result: Pa
     assert names(tmp_path) == ["other", "out", "result"]
 
 
-@pytest.mark.parametrize("form", ["coco-panoptic", "csv", "cvat"])
+@pytest.mark.parametrize("form", ["coco-panoptic", "two-channel", "csv", "cvat"])
 def test_other_files_are_never_replaced(tmp_path: Path, result: Path, form: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("years")
@@ -86,7 +86,7 @@ def test_a_folder_where_a_file_should_be_and_the_other_way_round(tmp_path: Path,
         convert(result, "cvat", tmp_path / "file", overwrite=True)
 
 
-@pytest.mark.parametrize("form", ["coco-panoptic", "coco-instances", "cvat"])
+@pytest.mark.parametrize("form", ["coco-panoptic", "coco-instances", "two-channel", "cvat"])
 @pytest.mark.parametrize("fault", ["missing", "cut"])
 def test_a_broken_frame_leaves_nothing(tmp_path: Path, result: Path, form: str, fault: str) -> None:
     if form in MODULE:

@@ -81,7 +81,7 @@ def write_cityscapes_vps(clips: Clips, root: Path) -> None:
             )
         if 6 * number > 9999:
             raise UserError(f"{number} clips are too many; the names of Cityscapes-VPS can number 1666")
-        objects = _Numbers(clip.name, clip.taxonomy, 999)
+        objects = ObjectNumbers(clip.name, clip.taxonomy, 999)
         images = root / "leftImg8bit_sequence" / "val" / CITY
         for t in range(len(clip)):
             source = f"{CITY}_{number:06d}_{t:06d}"
@@ -126,7 +126,7 @@ def write_viper(clips: Clips, root: Path) -> None:
         _check(clip, VIPER)
         if count > 999:
             raise UserError(f"{count} clips are too many; the names of VIPER can number 999")
-        objects = _Numbers(clip.name, clip.taxonomy, OBJECTS)
+        objects = ObjectNumbers(clip.name, clip.taxonomy, OBJECTS)
         for t in range(len(clip)):
             name = f"{count:03d}/{count:03d}_{t + 1:05d}.png"
             save_picture(root / split / "img" / name, clip.image(t))
@@ -176,7 +176,7 @@ def write_vipseg(clips: Clips, root: Path) -> None:
     for split, clip in clips:
         _check(clip, VIPSEG)
         _check_name(clip, [name for names in listed.values() for name in names])
-        objects = _Numbers(clip.name, clip.taxonomy, 99)
+        objects = ObjectNumbers(clip.name, clip.taxonomy, 99)
         for t in range(len(clip)):
             save_picture(root / "imgs" / clip.name / f"{t:08d}.jpg", clip.image(t))
             if t in clip.labelled:
@@ -238,7 +238,7 @@ class KittiStepLabels:
     """
 
     def __init__(self, name: str) -> None:
-        self._numbers = _Numbers(name, KITTI_STEP, OBJECTS)
+        self._numbers = ObjectNumbers(name, KITTI_STEP, OBJECTS)
         self._classes = np.full(256, VOID, np.uint8)
         self._classes[: len(KITTI_STEP)] = [c.id for c in KITTI_STEP.categories]
 
@@ -254,7 +254,7 @@ class KittiStepLabels:
         return _two_channels(self._classes[frame.semantic], self._numbers(frame))
 
 
-class _Numbers:
+class ObjectNumbers:
     """Numbers the objects of a clip: of each class from 1 on, as they come."""
 
     def __init__(self, name: str, taxonomy: Taxonomy, most: int) -> None:
