@@ -1,9 +1,10 @@
 """Speed and memory of the whole way from a video to its files, and how long its tracks are.
 
-    python benchmarks/prediction.py VIDEO [--weights FILE] [--json FILE]
+    python benchmarks/prediction.py VIDEO [--weights FILE] [--precision auto] [--json FILE]
 
-Frames/s include decoding, network, tracking, overlay video and PNGs. Memory is the process's resident
-memory at frame 100 and at frame 700, or the last; their ratio should be 1. Linux only.
+All is as `panoptube predict` does it. Frames/s include decoding, network, tracking, overlay video and PNGs.
+Memory is the process's resident memory at frame 100 and at frame 700, or the last; their ratio should be 1.
+Linux only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from panoptube.data.clip import Image
-from panoptube.network.weights import load_weights
+from panoptube.network.inference import Precision
 from panoptube.panoptic.frame import PanopticFrame
-from panoptube.predict import shipped_weights, write_predictions
+from panoptube.predict import load_network, shipped_weights, write_predictions
 from panoptube.predictor import VideoPredictor
 from panoptube.video import open_video
 
@@ -42,11 +44,12 @@ def main() -> None:
     )
     parser.add_argument("video")
     parser.add_argument("--weights", type=Path, default=shipped_weights())
+    parser.add_argument("--precision", default="auto", choices=get_args(Precision))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    network, _ = load_weights(arguments.weights)
-    predictor = VideoPredictor(network)
+    network, flow = load_network(arguments.weights, "auto", None, arguments.precision)
+    predictor = VideoPredictor(network, flow=flow)
     memory: list[float] = []
     seen: Counter[int] = Counter()
 
@@ -57,10 +60,17 @@ def main() -> None:
         return frame
 
     with tempfile.TemporaryDirectory() as folder:
-        done = write_predictions(open_video(arguments.video), step, network.taxonomy, Path(folder) / "out")
+        done = write_predictions(
+            open_video(arguments.video),
+            step,
+            network.taxonomy,
+            Path(folder) / "out",
+            restart=predictor.restart,
+        )
     late = min(7 * EARLY, len(memory)) - 1
     early = min(EARLY, len(memory)) - 1
     result = {
+        "precision": arguments.precision,
         "threads": torch.get_num_threads(),
         "frames": done.frames,
         "frames_per_second": done.fps,
