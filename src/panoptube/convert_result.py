@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from panoptube.data.files import writing
+from panoptube.data.new_file import writing
 from panoptube.data.new_folder import new_folder
 from panoptube.errors import UserError
 from panoptube.forms.coco_instances import write_coco_instances

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -13,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from panoptube.errors import UserError
+from panoptube.data.new_file import write_text
 from panoptube.metrics.pq import PQResult
 from panoptube.metrics.printed import Printed
 from panoptube.metrics.quality import WindowResult, percent
@@ -151,11 +150,11 @@ class Evaluation(Printed):
             UserError: a file can't be written.
         """
         if json_file is not None:
-            _write(json_file, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+            write_text(json_file, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
         if csv_file is not None:
-            _write(csv_file, self.to_csv())
+            write_text(csv_file, self.to_csv())
         if markdown is not None:
-            _write(markdown, self.to_markdown())
+            write_text(markdown, self.to_markdown())
 
 
 def _window_rows(metric: str, window: WindowResult) -> Iterator[tuple[Any, ...]]:
@@ -171,13 +170,3 @@ def _score(value: float) -> float | str:
 
 def _markdown_row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"can't write {path}: {error.strerror}") from error

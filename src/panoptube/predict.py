@@ -31,7 +31,7 @@ from panoptube.network.weights import load_weights
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, PanopticVideoWriter
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.predictor import VideoPredictor
-from panoptube.video import Choice, TimedImage, VideoSource, open_video, seconds, write_video
+from panoptube.video import Choice, TimedImage, VideoSource, open_video, write_video
 from panoptube.view.overlay import OVERLAY_NAME, overlay
 
 AHEAD = 4
@@ -120,8 +120,7 @@ def predict(
     check_free(out, overwrite)
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; give 1 or more, or leave it out for the whole video")
-    until = None if end is None else seconds(end)
-    video = open_video(source, fps, Choice(stride, seconds(start or 0), until, max_size))
+    video = open_video(source, fps, Choice.of(stride, start, end, max_size))
     network, find_flow = load_network(weights, device, flow, precision)
     predictor = VideoPredictor(network, flow=find_flow)
     restart = predictor.restart if cuts else None

@@ -29,10 +29,10 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from panoptube.data.files import writing
+from panoptube.data.new_file import write_text, writing
 from panoptube.errors import UserError
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, read_panoptic_video
-from panoptube.video import Choice, seconds, without_password
+from panoptube.video import Choice, without_password
 
 if TYPE_CHECKING:
     from panoptube.network.inference import Precision
@@ -165,7 +165,6 @@ def predict_many(
         raise UserError(f"{workers} workers asked for; ask for 1 or more")
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; give 1 or more, or leave it out for whole videos")
-    until = None if end is None else seconds(end)
     settings = _Settings(
         out.resolve(),
         None if weights is None else Path(weights),
@@ -175,7 +174,7 @@ def predict_many(
         overwrite,
         None if flow is None else Path(flow),
         precision,
-        Choice(stride, seconds(start or 0), until, max_size),
+        Choice.of(stride, start, end, max_size),
         cuts,
         max(_cores() // workers, 1),
     )
@@ -338,10 +337,7 @@ class _Table:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in self.rows.values())
-        part = self.path.with_name(f".{TABLE}.part")
-        with writing(self.path):
-            part.write_text(text.getvalue(), encoding="utf-8", newline="")
-            os.replace(part, self.path)
+        write_text(self.path, text.getvalue())
 
 
 def _row(line: dict[str, Any]) -> VideoRow:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from panoptube.data import viper
 from panoptube.data.datasets import find_dataset
 from panoptube.data.files import link_or_copy
+from panoptube.data.new_file import new_file
 from panoptube.data.preparation import MADE, ClipPlan, SplitPlan, make_plans
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
@@ -283,13 +284,10 @@ def _read_parts(plan: SplitPlan, parts: Path) -> Iterator[tuple[str, dict[str, A
 
 def _write_png(path: Path, values: NDArray[Any]) -> None:
     _, data = cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data.tobytes())
-    os.replace(part, path)
+    with new_file(path) as part:
+        part.write_bytes(data.tobytes())
 
 
 def _write(path: Path, text: Iterable[str]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with new_file(path) as part, part.open("w", encoding="utf-8") as file:
         file.writelines(text)
-    os.replace(part, path)

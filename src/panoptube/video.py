@@ -80,6 +80,17 @@ class Choice:
         if self.max_size is not None and self.max_size < SMALLEST:
             raise UserError(f"max_size is {self.max_size}; give {SMALLEST} pixels or more")
 
+    @classmethod
+    def of(
+        cls, stride: int, start: str | float | None, end: str | float | None, max_size: int | None
+    ) -> Choice:
+        """A choice whose times may be texts, as `seconds` reads them, or None for the whole source.
+
+        Raises:
+            UserError: as on creation, or a text is no time.
+        """
+        return cls(stride, seconds(start or 0), None if end is None else seconds(end), max_size)
+
 
 def seconds(time: float | str) -> float:
     """Seconds of a number, or of a text such as "90", "1:30" or "0:01:30.5" (h:mm:ss).

@@ -15,9 +15,10 @@ import numpy as np
 
 from panoptube.check.faults import KINDS, Box, Fault
 from panoptube.check.labels import Labels
-from panoptube.check.report import Report, place, write_text
+from panoptube.check.report import Report, place
 from panoptube.check.stored import check_stored
 from panoptube.data.clip import Image
+from panoptube.data.new_file import write_text
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID, Color, PanopticFrame
 from panoptube.view.overlay import overlay

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from panoptube.check.faults import KINDS, Fault
-from panoptube.errors import UserError
+from panoptube.data.new_file import write_text
 
 
 @dataclass(frozen=True)
@@ -83,18 +82,3 @@ def place(fault: Fault) -> str:
     if not fault.clip:
         return ""
     return f"{fault.clip}{'' if fault.frame is None else f', frame {fault.frame}'}: "
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename.
-
-    Raises:
-        UserError: it can't be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"can't write {path}: {error.strerror}") from error

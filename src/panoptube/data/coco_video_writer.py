@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from panoptube.data.files import writing
+from panoptube.data.new_file import writing
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.panoptic.id_png import write_id_png
 from panoptube.panoptic.segment_ids import SegmentIds, frame_to_ids

@@ -6,8 +6,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -189,19 +188,6 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, part)
     os.replace(part, target)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What fails inside is reported as the user's: `path` can't be written.
-
-    Raises:
-        UserError: in place of an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}; make room and run it again") from error
 
 
 def raise_for(

@@ -16,7 +16,6 @@ docs/YouTube-VIS-format.txt.) The three lists have an entry for each frame, null
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
-from panoptube.data.files import read_json, writing
+from panoptube.data.files import read_json
+from panoptube.data.new_file import write_text
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
 from panoptube.forms.extra import load
@@ -78,13 +78,7 @@ def write_coco_instances(videos: Videos, taxonomy: Taxonomy, path: Path, progres
                 annotations.append(row)
     categories = [c | {"supercategory": "thing"} for c in taxonomy.to_dict()["categories"] if c["isthing"]]
     content = {"info": {}, "videos": listed, "annotations": annotations, "categories": categories}
-    part = path.with_name(path.name + ".part")
-    try:
-        with writing(path):
-            part.write_text(json.dumps(content), encoding="utf-8")
-            os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, json.dumps(content))
 
 
 @dataclass(slots=True)

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from panoptube.data.files import link_or_copy, picture_size, writing
+from panoptube.data.files import link_or_copy, picture_size
+from panoptube.data.new_file import writing
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
 from panoptube.forms.result import Videos

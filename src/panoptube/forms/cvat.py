@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panoptube.data.cvat import MAX_BYTES, XML
-from panoptube.data.files import writing
+from panoptube.data.new_file import writing
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
 from panoptube.forms.outlines import outlines

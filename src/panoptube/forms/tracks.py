@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from panoptube.data.files import writing
+from panoptube.data.new_file import writing
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
 from panoptube.forms.extra import load

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from panoptube.data.files import writing
+from panoptube.data.new_file import writing
 from panoptube.data.write_layouts import ObjectNumbers, save_picture
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar

@@ -10,7 +10,6 @@ neighbour. Both take one call for the whole picture, without Python's lock: thre
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from panoptube.data.new_file import new_file
 from panoptube.errors import UserError
 from panoptube.panoptic.segment_ids import IDS, IdMap
 
@@ -35,13 +35,8 @@ def write_id_png(path: Path, id_map: IdMap) -> None:
     """
     rgba = np.ascontiguousarray(id_map, "<u4").view(np.uint8).reshape(*id_map.shape, 4)
     _, data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    part = path.with_name(path.name + ".part")
-    try:
+    with new_file(path) as part:
         part.write_bytes(data.tobytes())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"can't write {path}: {error.strerror}; make room and run it again") from error
 
 
 def read_id_png(path: Path, out: IdMap | None = None) -> IdMap:

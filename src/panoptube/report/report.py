@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from panoptube.check.report import write_text
 from panoptube.data.files import read_json
+from panoptube.data.new_file import write_text
 from panoptube.errors import UserError
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, read_panoptic_video
 from panoptube.report.film import frame_times, read_film

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 
 from panoptube.data.clip import Image
+from panoptube.data.new_file import new_file, writing
 from panoptube.errors import UserError
 from panoptube.flow.source import IMAGE_ENDINGS, find_file
 from panoptube.panoptic.formats import StoredFrame
@@ -91,10 +91,7 @@ def write_picture(path: Path, content: bytes) -> None:
     Raises:
         UserError: it can't be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as part:
         part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}") from error
