@@ -52,8 +52,8 @@ def predict(
         device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one.
         overwrite: Replace an earlier result in OUT once the new one is complete.
         flow: For a network that fuses frames: weights of FlowNet2; None for OpenCV's DIS flow.
-        precision: Of the heavy layers; fp16 needs a GPU. auto is bf16 on a CPU that has instructions for it
-            (AVX512-BF16, AMX), and float32 elsewhere.
+        precision: Of the heavy layers; fp16 needs a GPU. auto is bf16 on a CPU that is faster with it
+            (tried out at the start), and float32 elsewhere.
         stride: Take every so many-th frame.
         start: Begin here: seconds, such as 90.5, or h:mm:ss, such as 0:01:30.
         end: Stop here: seconds or h:mm:ss.

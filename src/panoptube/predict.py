@@ -103,8 +103,8 @@ def predict(
         overwrite: replace an earlier result in `out` once the new one is complete.
         flow: FlowNet2's weights, such as `panoptube convert` writes, for a network that fuses frames; None
             takes OpenCV's DIS flow.
-        precision: of the heavy layers: float32, bf16, fp16 on a GPU, or auto for bf16 on a CPU that computes
-            with it natively and float32 elsewhere.
+        precision: of the heavy layers: float32, bf16, fp16 on a GPU, or auto for bf16 on a CPU that is faster
+            with it (tried out at the start) and float32 elsewhere.
         stride: take every so many-th frame.
         start: begin here; seconds, or a text such as "0:01:30" (h:mm:ss).
         end: stop here; likewise.

@@ -187,10 +187,21 @@ def test_legacy_and_other_dtypes_are_refused() -> None:
         for_inference(tiny(), torch.float64)
 
 
+def test_time_of_a_product_is_a_time() -> None:
+    assert 0 < inference._product_time(torch.float32) < 10
+
+
 def test_choice_of_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+    for native, seconds, expected in (
+        (True, 0.5, torch.bfloat16),
+        (True, 0.9, torch.float32),  # too little to gain
+        (True, 2.0, torch.float32),
+        (False, 0.5, torch.float32),
+    ):
+        times = {torch.float32: 1.0, torch.bfloat16: seconds}
         monkeypatch.setattr(inference, "_native_bfloat16", lambda native=native: native)
+        monkeypatch.setattr(inference, "_product_time", times.__getitem__)
         assert choose_dtype("auto", cpu) == expected
         assert choose_dtype("auto", gpu) == torch.float32
     assert choose_dtype("float32", cpu) == torch.float32
