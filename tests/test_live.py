@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -15,7 +16,7 @@ import pytest
 
 from panoptube import live
 from panoptube.errors import UserError
-from panoptube.video import Choice, VideoFile, open_video, without_password, write_video
+from panoptube.video import Choice, Timed, VideoFile, open_video, without_password, write_video
 
 SIZE = (48, 64)
 FPS = 50
@@ -99,7 +100,10 @@ def dropped(notes: list[str]) -> int:
 
 
 def test_a_stream_is_read_and_its_loss_is_said(
-    film: bytes, serve: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    film: bytes,
+    serve: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Connections 0 (to look) and 1 are whole, 2 breaks in the middle, 3 is whole, then there is nothing."""
 
@@ -110,14 +114,25 @@ def test_a_stream_is_read_and_its_loss_is_said(
     video = open_video(serve(answer))
     assert (video.live, video.size, video.length) == (True, SIZE, None)
     assert video.fps == pytest.approx(FPS)
+    came: list[float] = []  # also what nobody was fast enough to take: a connection's first come at once
+    decode = live.decode
+
+    def watched(*args: Any) -> Iterator[Timed]:
+        for shown, make in decode(*args):
+            came.append(float(make()[..., 2].mean()))
+            yield shown, make
+
+    monkeypatch.setattr(live, "decode", watched)
     frames = list(video.frames())
     times = [frame.time for frame in frames]
-    assert times[0] < 1
+    assert times[0] < 0.5
     assert np.all(np.diff(times) > 0)
     assert all(frame.image.shape == (*SIZE, 3) for frame in frames)
-    # How many were taken of 40 + 20 + 40 is a matter of speed; a connection's first come all at once.
-    assert 97 <= len(frames) + dropped(video.notes) <= 100
-    assert len(frames) >= 3
+    # Of 40 + 20 + 40; whoever takes frames at once gets most of them.
+    assert 20 < len(frames) <= 100, len(frames)
+    assert len(frames) + dropped(video.notes) == len(came)
+    assert 97 <= len(came) <= 100
+    assert (np.diff(came) < -20).sum() == 2, "it began three times"
     assert frames[-1].image[..., 2].mean() > 6 * 39 - 10, "the last one of all"
     assert video.notes[-2:] == [
         f"{video.name}: the connection was lost and did not come back",
@@ -134,7 +149,7 @@ def test_whoever_is_slow_gets_the_newest_and_is_told(film: bytes, serve: Callabl
     for frame in video.frames():
         blue.append(float(frame.image[..., 2].mean()))
         time.sleep(0.1)
-    assert 2 <= len(blue) < 30
+    assert 2 <= len(blue) < 15
     assert blue[-1] > 6 * 39 - 10, "the last one of all"
     lost = dropped(video.notes)
     came = len(blue) + lost
@@ -155,7 +170,7 @@ def test_an_iteration_that_is_left_or_stopped_ends_its_thread(film: bytes, serve
     frames = video.frames()
     next(frames)
     threading.Timer(0.1, video.stop).start()
-    assert sum(1 for _ in frames) < 500
+    assert sum(1 for _ in frames) < 100
     assert not any(t.name.startswith("panoptube") for t in threading.enumerate())
 
 
@@ -165,7 +180,7 @@ def test_stride_end_and_size_of_a_stream(film: bytes, serve: Callable[..., str])
     )
     frames = list(video.frames())
     assert frames[0].image.shape == (24, 32, 3)
-    assert 1 <= len(frames) <= 7
+    assert 2 <= len(frames) <= 7
     assert frames[-1].time < 0.5
     assert video.fps == pytest.approx(FPS / 4)
     assert not any("lost" in note for note in video.notes), "it ended because it should"
@@ -248,9 +263,9 @@ def test_a_camera_by_its_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     video = open_video("0", choice=Choice(end=0.3))
     assert (video.name, video.live, video.size, video.fps) == ("camera 0", True, SIZE, 25)
     frames = list(video.frames())
-    assert 3 <= len(frames) <= 30
+    assert 15 < len(frames) <= 30
     assert frames[0].image[0, 0].tolist() == [10, 100, 200], "RGB"
-    assert 0.1 < frames[-1].time < 0.3
+    assert frames[-1].time == pytest.approx(0.28, abs=0.05)
     with pytest.raises(UserError, match=r"there is no camera 7 here, or another program uses it"):
         open_video("7")
     # A file of that name comes first.

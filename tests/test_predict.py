@@ -129,10 +129,11 @@ class Broken(Exception):
 
 
 def still_running(before: set[threading.Thread]) -> list[threading.Thread]:
-    """Threads begun since `before`, after a moment's grace: the bar's own is told to end, not awaited."""
+    """Threads begun since `before`; the bar's own gets a moment, since rich tells it to end and goes on."""
     begun = [thread for thread in threading.enumerate() if thread not in before]
     for thread in begun:
-        thread.join(2)
+        if type(thread).__module__ == "rich.live":
+            thread.join(2)
     return [thread for thread in begun if thread.is_alive()]
 
 

@@ -221,6 +221,7 @@ class AblationReport:
                 yield row.name, "memory_mib", 1, row.speed.memory, "", "", "", "", "", ""
 
     def to_csv(self) -> str:
+        """Every number of every run, one a line, below a line of column names."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)

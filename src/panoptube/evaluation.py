@@ -122,6 +122,7 @@ class Evaluation(Printed):
                     yield name, "", "class", c.name, _score(getattr(c, name)), "", "", ""
 
     def to_csv(self) -> str:
+        """Every number, one a line, below a line of column names."""
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from panoptube.data.new_file import writing
+from panoptube.data.new_file import write_text, writing
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.panoptic.id_png import write_id_png
 from panoptube.panoptic.segment_ids import SegmentIds, frame_to_ids
@@ -71,5 +71,4 @@ class CocoVideoWriter:
         rows = {"videos": self.videos, "images": self.images, "annotations": self.annotations}
         content = {"categories": self._taxonomy.to_dict()["categories"]} | rows
         path = self._root / f"panoptic_{self._split}.json"
-        with writing(path):
-            path.write_text(json.dumps(content), encoding="utf-8")
+        write_text(path, json.dumps(content))

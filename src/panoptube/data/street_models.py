@@ -217,6 +217,7 @@ def car(m: Model, obj: int, kind: int, color: Color) -> tuple[float, float, floa
 def truck(
     m: Model, obj: int, color: Color, cargo: Color, length: float, mark: float
 ) -> tuple[float, float, float]:
+    """A truck of `length` metres; returns half its length, half its width and its height in metres."""
     h, a, cab = length / 2, 1.22, 2.0
     m.under(obj, "truck", a - 0.2, -h + 0.2, h - 0.2, 0.6)
     m.prism(
@@ -310,6 +311,7 @@ def person(m: Model, obj: int, look: Sequence[float], name: str = "person") -> N
 
 
 def rider(m: Model, obj: int, look: Sequence[float], motor: bool) -> None:
+    """A person on a bicycle or, if `motor`, a motorcycle; without the vehicle, which is `two_wheeler`."""
     scale = look[0] / 1.75
     m.cutout(
         obj,
@@ -323,11 +325,13 @@ def rider(m: Model, obj: int, look: Sequence[float], motor: bool) -> None:
 
 
 def two_wheeler(m: Model, obj: int, name: str, color: Color) -> None:
+    """A "bicycle" or "motorcycle" (`name`), without its rider."""
     mat = shapes.BICYCLE if name == "bicycle" else shapes.MOTORCYCLE
     m.cutout(obj, name, mat, (-1.1, 0.0, 1.1, 1.2), color)
 
 
 def tree(m: Model, obj: int, rng: np.random.Generator, height: float, green: Color) -> None:
+    """A tree of `height` metres, its trunk at the origin; its crown is drawn from `rng`."""
     trunk = 0.09 + 0.018 * height
     m.cutout(
         obj,
@@ -360,6 +364,7 @@ def tree(m: Model, obj: int, rng: np.random.Generator, height: float, green: Col
 
 
 def pole(m: Model, obj: int, height: float, width: float, color: Color) -> None:
+    """A pole; height and width in metres."""
     m.cutout(obj, "pole", shapes.POLE, (-width / 2, 0.0, width / 2, height), color, [width], corner=True)
 
 
@@ -379,6 +384,7 @@ def sign(m: Model, obj: int, y: float, half: tuple[float, float], shape: int, ki
 
 
 def light_box(m: Model, obj: int, x: float, y: float, z: float) -> None:
+    """A traffic light's box, its lower edge at (x, y, z) metres, its lamps towards -z."""
     a, h = 0.2, 1.05
     front = [(x - a, y, z - 0.2), (x + a, y, z - 0.2), (x + a, y + h, z - 0.2), (x - a, y + h, z - 0.2)]
     m.face(obj, "traffic light", shapes.LIGHT, front, (0.1, 0.1, 0.1), [2 * a, h])

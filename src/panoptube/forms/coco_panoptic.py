@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from panoptube.data.files import link_or_copy, picture_size
-from panoptube.data.new_file import writing
+from panoptube.data.new_file import write_text, writing
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
 from panoptube.forms.result import Videos
@@ -112,8 +112,7 @@ def write_coco_panoptic(videos: Videos, taxonomy: Taxonomy, folder: Path, progre
         c | {"supercategory": "thing" if c["isthing"] else "stuff"} for c in taxonomy.to_dict()["categories"]
     ]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    with writing(folder / JSON_NAME):
-        (folder / JSON_NAME).write_text(json.dumps(content), encoding="utf-8")
+    write_text(folder / JSON_NAME, json.dumps(content))
 
 
 def _segments_info(stored: StoredFrame) -> list[dict[str, Any]]:

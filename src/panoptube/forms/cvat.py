@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panoptube.data.cvat import MAX_BYTES, XML
-from panoptube.data.new_file import writing
+from panoptube.data.new_file import write_text, writing
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
 from panoptube.forms.outlines import outlines
@@ -42,8 +42,7 @@ def write_cvat(videos: Videos, taxonomy: Taxonomy, folder: Path, progress: bool 
     Raises:
         UserError: a frame is broken, a file can't be written, or is larger than `import-cvat` reads.
     """
-    with writing(folder / LABELS):
-        (folder / LABELS).write_text(json.dumps(raw_labels(taxonomy), indent=1), encoding="utf-8")
+    write_text(folder / LABELS, json.dumps(raw_labels(taxonomy), indent=1))
     with progress_bar(progress) as bar:
         task = bar.add_task("cvat", total=sum(map(len, videos.values())))
         for name, frames in videos.items():

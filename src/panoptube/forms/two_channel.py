@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from panoptube.data.new_file import writing
+from panoptube.data.new_file import write_text, writing
 from panoptube.data.write_layouts import ObjectNumbers, save_picture
 from panoptube.errors import UserError
 from panoptube.evaluate import progress_bar
@@ -78,8 +78,7 @@ def write_two_channel(videos: Videos, taxonomy: Taxonomy, folder: Path, progress
     Raises:
         UserError: as `to_two_channel`; a frame is broken, or a file can't be written.
     """
-    with writing(folder / CATEGORIES):
-        (folder / CATEGORIES).write_text(json.dumps(taxonomy.to_dict()["categories"]), encoding="utf-8")
+    write_text(folder / CATEGORIES, json.dumps(taxonomy.to_dict()["categories"]))
     with progress_bar(progress) as bar:
         task = bar.add_task("two-channel", total=sum(map(len, videos.values())))
         for name, frames in videos.items():

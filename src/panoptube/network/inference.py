@@ -57,8 +57,8 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def _bfloat16_pays() -> bool:
     """Whether this CPU is clearly faster in bfloat16; tried out in some 20 ms.
 
-    Instructions alone don't tell: with AVX512-BF16 and no AMX, AMD's CPUs multiply bfloat16 nearly three
-    times as fast as float32, and Intel's half as fast.
+    Instructions alone don't tell: of two CPUs with AVX512-BF16 and no AMX, an AMD EPYC multiplied bfloat16
+    nearly three times as fast as float32, and an Intel Xeon half as fast.
     """
     return _native_bfloat16() and _product_time(torch.float32) > 1.2 * _product_time(torch.bfloat16)
 
