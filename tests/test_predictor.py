@@ -35,6 +35,7 @@ class Scripted(nn.Module):
         self.config = NetworkConfig(test_size=(64, 128)).model_copy(update=config)
         self.taxonomy = CITYSCAPES
         self.fuse = None
+        self.device = torch.device("cpu")
         self.frames = list(frames)
         self.shown: list[Tensor] = []
         self.sizes: list[tuple[int, int] | None] = []

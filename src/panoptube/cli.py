@@ -46,7 +46,8 @@ def predict(
         source: Video file, folder of pictures, a quoted pattern such as 'drive/*.png', the address of a
             stream (rtsp://, http://), or the number of a camera: 0 is the first.
         out: New or empty folder for the result.
-        weights: A file that `panoptube train` wrote; None for the weights that come with panoptube.
+        weights: A file that `panoptube train` or `panoptube export` wrote; None for the weights that come
+            with panoptube.
         fps: Frames per second of the source; None for the video's own times, and 10 for pictures.
         max_frames: Stop after this many frames.
         device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one.
@@ -153,6 +154,27 @@ def predict_many(
         )
         raise SystemExit(1)
     print(f"{out}: {len(done.videos)} videos, {sum(row.frames or 0 for row in done.videos)} frames")
+
+
+def export(
+    out: Path,
+    weights: Path | None = None,
+    format: Literal["onnx", "openvino"] = "onnx",
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Write the network as one file for ONNX Runtime or OpenVINO.
+
+    `panoptube predict --weights OUT` labels videos with it. Needs panoptube[onnx] or panoptube[openvino].
+
+    Args:
+        out: The file: *.onnx, or *.xml for OpenVINO, which gets a .bin beside it.
+        weights: A file that `panoptube train` wrote; None for the weights that come with panoptube.
+        format: For which of them.
+        size: Height and width of the frames with padding, multiples of 32, to fix them; None for any size.
+    """
+    from panoptube.export import export as run
+
+    print(run(out, weights, format, size))
 
 
 def train(
@@ -587,6 +609,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for f in (
         predict,
         predict_many,
+        export,
         train,
         ablate,
         evaluate,

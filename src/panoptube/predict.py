@@ -25,6 +25,7 @@ from panoptube.data.clip import Image
 from panoptube.data.new_folder import disk_errors, install
 from panoptube.errors import UserError
 from panoptube.flow.images import ImageFlow, dis_image_flow
+from panoptube.network.exported import ExportedNetwork, is_exported, load_exported
 from panoptube.network.inference import Precision, choose_dtype, for_inference
 from panoptube.network.vpsnet import VPSNet
 from panoptube.network.weights import load_weights
@@ -96,7 +97,8 @@ def predict(
         source: video file, folder of pictures, glob of pictures, one picture, address of a stream
             (rtsp://, http://, ...), or number of a camera, such as "0".
         out: new or empty folder.
-        weights: what `panoptube train` wrote; None takes those that come with panoptube.
+        weights: what `panoptube train` or `panoptube export` wrote; None takes those that come with
+            panoptube.
         fps: frames per second of the source; None takes the video's own times, and 10 for pictures.
         max_frames: stop after this many.
         device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one.
@@ -129,12 +131,20 @@ def predict(
 
 def load_network(
     weights: str | Path | None, device: str, flow: str | Path | None, precision: Precision
-) -> tuple[VPSNet, ImageFlow]:
+) -> tuple[VPSNet | ExportedNetwork, ImageFlow]:
     """What a `VideoPredictor` takes; may be shared by those of many videos.
 
     Args:
         weights, device, flow, precision: as in `predict`, which also says what can be wrong.
     """
+    if weights is not None and is_exported(Path(weights)):
+        if flow is not None:
+            raise UserError(f"{weights} uses no flow; leave out {flow}")
+        if device not in ("auto", "cpu"):
+            raise UserError(
+                f"{weights} runs on the CPU; leave out the device, or give weights of panoptube train"
+            )
+        return load_exported(Path(weights), precision), dis_image_flow
     network, _ = load_weights(shipped_weights() if weights is None else Path(weights))
     where = find_device(device)
     find_flow: ImageFlow = dis_image_flow

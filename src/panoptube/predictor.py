@@ -13,6 +13,7 @@ from panoptube.data.clip import Image
 from panoptube.data.transforms import MEAN, normalize
 from panoptube.flow.flownet2 import flow_quarter
 from panoptube.flow.images import ImageFlow, dis_image_flow
+from panoptube.network.exported import ExportedNetwork
 from panoptube.network.vpsnet import Detections, VPSNet
 from panoptube.panoptic.assemble import assemble
 from panoptube.panoptic.frame import PanopticFrame
@@ -23,17 +24,19 @@ class VideoPredictor:
     """One per video; the network may be shared. Ids hold from the first `step` to the last.
 
     Args:
-        network: in evaluation mode, on the device that it shall run on.
+        network: in evaluation mode, on the device that it shall run on; or an exported file.
         max_age: an object that isn't seen for this many frames is forgotten, so that memory does not grow
             with the video. The published behaviour (`legacy`) never forgets.
         flow: from a frame to the one before, at the size that the network sees; used only by networks that
             fuse. Published weights expect FlowNet2's.
     """
 
-    def __init__(self, network: VPSNet, max_age: int = 30, flow: ImageFlow = dis_image_flow) -> None:
+    def __init__(
+        self, network: VPSNet | ExportedNetwork, max_age: int = 30, flow: ImageFlow = dis_image_flow
+    ) -> None:
         self.network = network
         self.flow = flow
-        self.device = next(network.parameters()).device
+        self.device = network.device
         self.legacy = network.config.legacy
         self.tracker = Tracker(None if self.legacy else max_age, network.config.match_score)
         self._number = 0
@@ -64,7 +67,7 @@ class VideoPredictor:
         small = image if size == (height, width) else cv2.resize(image, (width, height))
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
         tensor = torch.from_numpy(normalize(small, padded))[None].to(self.device)
-        if self.network.fuse is None:
+        if isinstance(self.network, ExportedNetwork) or self.network.fuse is None:
             found = self.network(tensor, (height, width))[0]
         else:
             found = self._fused(small, tensor)
@@ -97,6 +100,7 @@ class VideoPredictor:
             image: (h, w, 3) uint8 RGB.
             tensor: (1, 3, H, W), the same for the network, padded.
         """
+        assert isinstance(self.network, VPSNet)
         assert self.network.fuse is not None
         size = (image.shape[0], image.shape[1])
         if self.legacy:  # the published flow sees the padding, too

@@ -43,7 +43,7 @@ def pool(pyramid: Sequence[Tensor], image: int, boxes: Tensor, size: int) -> Ten
         (R, C, size, size).
     """
     levels = roi_levels(boxes)
-    result = pyramid[0].new_zeros(len(boxes), pyramid[0].shape[1], size, size)
+    result = pyramid[0].new_zeros(boxes.shape[0], pyramid[0].shape[1], size, size)
     for level in range(4):
         chosen = torch.nonzero(levels == level)[:, 0]
         # Half a cell undoes the operator's shift, one more pixel makes the far end inclusive (dossier L6).
@@ -75,7 +75,7 @@ class BoxHead(nn.Module):
         """(R, C, 7, 7) -> class logits (R, K + 1), deltas (R, K + 1, 4)."""
         hidden = F.relu(self.fc2(F.relu(self.fc1(features.flatten(1)))))
         classes = self.classes(hidden)
-        return classes, self.deltas(hidden).view(len(features), classes.shape[1], 4)
+        return classes, self.deltas(hidden).unflatten(1, (-1, 4))
 
 
 class MaskHead(nn.Module):

@@ -65,6 +65,16 @@ class RegionProposals(nn.Module):
         return RpnOutput([self.objectness(h) for h in hidden], [self.deltas(h) for h in hidden])
 
 
+def base_anchors(stride: int) -> Tensor:
+    """(3, 4) float64, the anchors of a level's first cell, by ratio (dossier 3.2)."""
+    ratio = torch.tensor(RATIOS, dtype=torch.float64).sqrt()
+    half_width, half_height = (SCALE * stride / ratio - 1) / 2, (SCALE * stride * ratio - 1) / 2
+    center = (stride - 1) / 2
+    return torch.stack(
+        [center - half_width, center - half_height, center + half_width, center + half_height], 1
+    ).round()
+
+
 @lru_cache(maxsize=16)
 def level_anchors(height: int, width: int, stride: int) -> Tensor:
     """Anchors of one level (dossier 3.2): whole numbers, centred on (stride - 1) / 2 of each cell.
@@ -72,15 +82,9 @@ def level_anchors(height: int, width: int, stride: int) -> Tensor:
     Returns:
         (height * width * 3, 4), by row, column, ratio.
     """
-    ratio = torch.tensor(RATIOS, dtype=torch.float64).sqrt()
-    half_width, half_height = (SCALE * stride / ratio - 1) / 2, (SCALE * stride * ratio - 1) / 2
-    center = (stride - 1) / 2
-    base = torch.stack(
-        [center - half_width, center - half_height, center + half_width, center + half_height], 1
-    ).round()
     y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
     shift = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)
-    return (shift + base).reshape(-1, 4).float()
+    return (shift + base_anchors(stride)).reshape(-1, 4).float()
 
 
 def anchors(output: RpnOutput) -> list[Tensor]:

@@ -107,6 +107,11 @@ class VPSNet(nn.Module):
         self.backbone, self.rpn, self.boxes, self.masks = backbone, rpn, boxes, masks
         self.semantic, self.matching, self.fuse = semantic, matching, fuse
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and results will be."""
+        return next(self.parameters()).device
+
     @torch.no_grad()
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> list[Detections]:
         """(B, 3, H, W) float32 normalised RGB -> what is seen in each frame.
