@@ -183,11 +183,12 @@ def test_workers_that_die_while_they_start_are_not_replaced_for_ever(tmp_path: P
 COMMAND = "import sys; from panoptube.cli import main; sys.exit(main())"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent by POSIX's signals")
-def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path: Path) -> None:
+@contextmanager
+def interrupted(tmp_path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A run that is at the long one of two videos, to be stopped while entered; then all is as it should be."""
     _, weights = narrow(tmp_path)
     videos, out = films(tmp_path, short=2, long=1500), tmp_path / "out"
-    command = ["predict-many", videos, "--out", out, "--weights", weights, "--device", "cpu"]
+    command = ["predict-many", videos, "--out", out, "--weights", weights, *options]
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *map(str, command)],
         stderr=subprocess.PIPE,
@@ -200,7 +201,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path: Path) -> None:
         assert time.monotonic() < until
         time.sleep(0.01)
     worker = int(next(out.glob(".long.*.part")).name.split(".")[2])
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it, too
+    yield process
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.splitlines()[-1] == (
@@ -211,6 +212,12 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path: Path) -> None:
     assert shown(out) == ["short", "videos.csv"]
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent by POSIX's signals")
+def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path: Path) -> None:
+    with interrupted(tmp_path, "--device", "cpu") as process:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it, too
 
 
 def test_names_depend_on_the_source_alone(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def predict_many(
     end: str | None = None,
     max_size: int | None = None,
     cuts: bool = True,
+    ray: str | None = None,
 ) -> None:
     """Do what `predict` does for every video of a list.
 
@@ -114,7 +115,7 @@ def predict_many(
     Args:
         videos: Text file with a source on each line; relative to the file's folder.
         out: Folder for the results.
-        workers: Processes; each loads the network and does one video at a time on its share of the cores.
+        workers: Processes, or tasks of a cluster; each does one video at a time on its share of the cores.
         weights: As for predict, and so are all options below, for every video.
         fps: Frames per second of the sources.
         max_frames: Stop after this many frames of a video.
@@ -127,6 +128,8 @@ def predict_many(
         end: Stop here: seconds or h:mm:ss.
         max_size: Shrink larger frames until their long edge has so many pixels.
         cuts: Start tracks anew at hard cuts.
+        ray: Address of a Ray cluster that shall do the work, as ray.init takes it, or local to start Ray on
+            this machine. Needs panoptube[ray].
     """
     from panoptube.predict_many import predict_many as run
 
@@ -146,6 +149,7 @@ def predict_many(
         end,
         max_size,
         cuts,
+        ray,
     )
     if done.failed:
         print(

@@ -1,8 +1,7 @@
-"""Many videos on one machine: worker processes that load the network once, one video at a time each.
+"""Many videos, their list and the table of what became of them.
 
-A worker that is killed takes the whole of a `ProcessPoolExecutor` with it, and libraries that replace dead
-workers give them one queue to share. Here every worker has a pipe of its own: a closed pipe is a dead worker,
-and it says whose. The main process loads neither PyTorch nor a network.
+The work is done by processes of this machine (`many/processes.py`) or on a cluster (`many/cluster.py`). The
+main process loads neither PyTorch nor a network.
 """
 
 from __future__ import annotations
@@ -10,20 +9,12 @@ from __future__ import annotations
 import csv
 import glob
 import io
-import multiprocessing
 import os
 import re
-import shutil
-import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from multiprocessing import connection
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -31,6 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from panoptube.data.new_file import write_text, writing
 from panoptube.errors import UserError
+from panoptube.many import cluster, processes
+from panoptube.many.task import Listed, Settings, VideoRow, remove_unfinished
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, read_panoptic_video
 from panoptube.video import Choice, without_password
 
@@ -39,32 +32,6 @@ if TYPE_CHECKING:
 
 TABLE = "videos.csv"
 LOCK = ".lock"
-
-
-@dataclass(frozen=True)
-class VideoRow:
-    """One video, a line of videos.csv.
-
-    Attributes:
-        source: path, pattern, or address without password.
-        folder: name of its result's folder.
-        state: done or failed.
-        frames: how many were written; None if it failed.
-        tracks: different track ids; None if it failed.
-        seconds: from the first frame to the last file; None if it failed, or for a result that an
-            interrupted run completed but had no time to note.
-        note: why it failed, or what of the video had to be left out; one line, or nothing.
-    """
-
-    source: str
-    folder: str
-    state: Literal["done", "failed"]
-    frames: int | None = None
-    tracks: int | None = None
-    seconds: float | None = None
-    note: str = ""
-
-
 COLUMNS = [field.name for field in fields(VideoRow)]
 
 
@@ -86,38 +53,6 @@ class PredictManySummary:
         return sum(row.state == "failed" for row in self.videos)
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A line of a list of videos.
-
-    Attributes:
-        source: what `open_video` takes.
-        shown: the same without password.
-        folder: name of its result's folder.
-    """
-
-    source: str
-    shown: str
-    folder: str
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What is the same for all videos; as in `predict`."""
-
-    out: Path
-    weights: Path | None
-    fps: float | None
-    max_frames: int | None
-    device: str
-    overwrite: bool
-    flow: Path | None
-    precision: Precision
-    choice: Choice
-    cuts: bool
-    threads: int
-
-
 def predict_many(
     videos: str | Path,
     out: str | Path,
@@ -134,6 +69,7 @@ def predict_many(
     end: str | float | None = None,
     max_size: int | None = None,
     cuts: bool = True,
+    ray: str | None = None,
     progress: bool = True,
 ) -> PredictManySummary:
     """Label every pixel of many videos; each result is what `predict` would write.
@@ -151,12 +87,15 @@ def predict_many(
         overwrite: replace results in `out`, each once the new one is complete.
         weights, fps, max_frames, device, flow, precision, stride, start, end, max_size, cuts: as in
             `predict`, for every video.
+        ray: address of a Ray cluster that shall do the work, `workers` videos at a time, as `ray.init` takes
+            it, or local to start Ray on this machine. Its machines need panoptube, and the same paths for
+            videos, weights and `out`. None for processes of this machine.
         progress: show a bar with the time left.
 
     Raises:
         UserError: the list can't be read, an option is wrong, the network can't be loaded, `out` can't be
-            written, another run writes to it, a result in it is of another source, or no worker can load
-            the network. A fault of one video is in the table instead.
+            written, another run writes to it, a result in it is of another source, no worker can load the
+            network, or Ray doesn't answer. A fault of one video is in the table instead.
         KeyboardInterrupt: on Ctrl-C, with a line that says what is finished.
     """
     out = Path(out)
@@ -165,7 +104,7 @@ def predict_many(
         raise UserError(f"{workers} workers asked for; ask for 1 or more")
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; give 1 or more, or leave it out for whole videos")
-    settings = _Settings(
+    settings = Settings(
         out.resolve(),
         None if weights is None else Path(weights),
         fps,
@@ -188,18 +127,18 @@ def predict_many(
                 f"another run is writing to {out}; wait for it, or name another folder"
             ) from error
     try:
-        return _label(listed, out, workers, settings, progress)
+        return _label(listed, out, workers, settings, ray, progress)
     finally:
         lock.release()
 
 
 def _label(
-    listed: list[Listed], out: Path, workers: int, settings: _Settings, progress: bool
+    listed: list[Listed], out: Path, workers: int, settings: Settings, ray: str | None, progress: bool
 ) -> PredictManySummary:
     """Does what is to be done of the list, in an `out` of its own."""
     table = _Table(out)
     todo = [video for video in listed if settings.overwrite or not table.has(video)]
-    _remove_unfinished(out, todo)
+    remove_unfinished(out, todo)
     finished = failed = 0
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # A video may take hours, and the speed is that of all so far.
@@ -221,7 +160,10 @@ def _label(
                 failed += row.state == "failed"
                 bar.update(task, advance=1, description=f"predict ({failed} failed)" if failed else "predict")
 
-            _work_off(deque(todo), workers, settings, record)
+            if ray is None:
+                processes.work_off(deque(todo), workers, settings, record)
+            elif todo:
+                cluster.work_off(deque(todo), workers, settings, record, ray)
     except KeyboardInterrupt as error:
         count = len(listed) - len(todo) + finished
         raise KeyboardInterrupt(
@@ -353,159 +295,8 @@ def _row(line: dict[str, Any]) -> VideoRow:
     )
 
 
-class _Worker:
-    """A process with the network, this end of its pipe, and the video that it is at.
-
-    It answers None once it has loaded the network, or the UserError why it can't; then a row for each video.
-    """
-
-    def __init__(self, settings: _Settings) -> None:
-        # Forked processes can't use the threads that OpenCV has started.
-        spawn = multiprocessing.get_context("spawn")
-        self.pipe, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_work, args=(theirs, settings), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.out = settings.out
-        self.ready = False
-        self.video: Listed | None = None
-
-    def give(self, video: Listed) -> None:
-        self.video = video
-        with suppress(OSError):  # it has died: so says its pipe when it is read next
-            self.pipe.send(video)
-
-    def end(self) -> None:
-        """Ends it at once, and removes what it has half written."""
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-        if self.video is not None:
-            part = self.out / f".{self.video.folder}.{self.process.pid}.part"
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _work_off(
-    todo: deque[Listed], workers: int, settings: _Settings, record: Callable[[VideoRow], None]
-) -> None:
-    """Lets `workers` do all videos, and calls `record` for each as it is done or has failed.
-
-    Raises:
-        UserError: the network can't be loaded.
-    """
-    crew: list[_Worker] = []
-    tried: set[Listed] = set()
-    try:
-        while len(crew) < min(workers, len(todo)):
-            crew.append(_Worker(settings))
-        while crew:
-            for pipe in connection.wait([worker.pipe for worker in crew]):
-                worker = next(worker for worker in crew if worker.pipe is pipe)
-                try:
-                    answer = worker.pipe.recv()
-                except (EOFError, OSError):
-                    crew.remove(worker)
-                    _bury(worker, todo, tried, record)
-                    if todo and worker.ready:
-                        crew.append(_Worker(settings))
-                    elif todo and not crew:
-                        raise UserError(
-                            "no worker lives until it has loaded the network, perhaps for lack of memory; "
-                            "take fewer workers and run it again to go on"
-                        ) from None
-                    continue
-                if isinstance(answer, UserError):
-                    raise answer
-                worker.ready, worker.video = True, None
-                if answer is not None:
-                    record(answer)
-                if todo:
-                    worker.give(todo.popleft())
-                else:
-                    crew.remove(worker)
-                    worker.end()
-    finally:
-        for worker in crew:
-            worker.end()
-
-
-def _bury(
-    worker: _Worker, todo: deque[Listed], tried: set[Listed], record: Callable[[VideoRow], None]
-) -> None:
-    """The video of a dead worker is the next one, or has failed if this was the second time."""
-    video = worker.video
-    worker.end()
-    if video is None:
-        return
-    if video not in tried:
-        tried.add(video)
-        todo.appendleft(video)
-        return
-    code = worker.process.exitcode or 0
-    how = f"was killed (signal {-code})" if code < 0 else f"ended with exit code {code}"
-    note = f"its worker {how}, twice, perhaps for lack of memory; take fewer workers or a smaller max_size"
-    record(VideoRow(video.shown, video.folder, "failed", note=note))
-
-
-def _work(pipe: Connection, settings: _Settings) -> None:
-    """The life of a worker."""
-    # Ctrl-C reaches the workers, too; it is for the main process to stop them. This comes before what takes
-    # seconds to import.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    import cv2
-    import torch
-
-    from panoptube.predict import load_network, write_predictions
-    from panoptube.predictor import VideoPredictor
-    from panoptube.prepare import end_with_parent
-    from panoptube.video import open_video
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    torch.set_num_threads(settings.threads)
-    cv2.setNumThreads(settings.threads)
-    try:
-        network, flow = load_network(settings.weights, settings.device, settings.flow, settings.precision)
-    except UserError as error:
-        pipe.send(error)
-        return
-    pipe.send(None)
-    while True:
-        video: Listed = pipe.recv()
-        try:
-            source = open_video(video.source, settings.fps, settings.choice)
-            predictor = VideoPredictor(network, flow=flow)
-            done = write_predictions(
-                source,
-                predictor.step,
-                network.taxonomy,
-                settings.out / video.folder,
-                settings.max_frames,
-                settings.overwrite,
-                predictor.restart if settings.cuts else None,
-                progress=False,
-            )
-        except Exception as error:  # whatever it is, the other videos are to be done
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            note = " ".join(f"{kind}{error}".split())
-            pipe.send(VideoRow(video.shown, video.folder, "failed", note=note))
-        else:
-            note = "; ".join(done.notes)
-            taken = round(done.seconds, 3)
-            pipe.send(VideoRow(video.shown, video.folder, "done", done.frames, done.tracks, taken, note))
-
-
 def _cores() -> int:
     """Those that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _remove_unfinished(out: Path, videos: Iterable[Listed]) -> None:
-    """What a run that was killed had half written of these videos."""
-    names = {video.folder for video in videos}
-    for path in out.iterdir():
-        match = re.fullmatch(r"\.(.+)\.[0-9]+\.part", path.name)
-        if match and match[1] in names:
-            shutil.rmtree(path, ignore_errors=True)
