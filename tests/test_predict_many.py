@@ -185,7 +185,7 @@ COMMAND = "import sys; from panoptube.cli import main; sys.exit(main())"
 
 @contextmanager
 def interrupted(tmp_path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A run that is at the long one of two videos, to be stopped while entered; then all is as it should be."""
+    """A run at the long one of two videos, to be stopped while entered; then looks at what is left."""
     _, weights = narrow(tmp_path)
     videos, out = films(tmp_path, short=2, long=1500), tmp_path / "out"
     command = ["predict-many", videos, "--out", out, "--weights", weights, *options]

@@ -14,7 +14,7 @@ from panoptube.errors import UserError
 from panoptube.many import cluster
 from panoptube.predict import predict
 from test_predict import narrow
-from test_predict_many import COMMAND, files, films, killing, listed, run, shown, states, table
+from test_predict_many import COMMAND, files, films, interrupted, killing, listed, run, shown, states, table
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills by POSIX's signals")
