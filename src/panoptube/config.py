@@ -15,42 +15,46 @@ class _Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+MOST = 2**14
+"""Of channels, proposals, or pixels along an edge; a file's configuration may say anything."""
+
+
 class NetworkConfig(_Config):
     """VPSNet; the defaults are the published Track (dossier 2 to 7). Classes are the taxonomy's."""
 
     backbone: str = "resnet50"
     """A torchvision ResNet (resnet18, resnet50, ...) or timm:NAME, a timm backbone with strides 4 to 32."""
-    channels: int = pydantic.Field(default=256, ge=8)
+    channels: int = pydantic.Field(default=256, ge=8, le=MOST)
     """Channels of the feature pyramid and of the region proposal head."""
     semantic_channels: tuple[int, ...] = (256, 128, 128)
     """Channels after each deformable convolution of the semantic head; multiples of semantic_groups."""
     semantic_groups: int = pydantic.Field(default=32, ge=1)
     """Groups of the semantic head's group normalisation."""
-    box_channels: int = pydantic.Field(default=1024, ge=8)
+    box_channels: int = pydantic.Field(default=1024, ge=8, le=MOST)
     """Width of the two fully connected layers of the box head."""
-    mask_channels: int = pydantic.Field(default=256, ge=8)
+    mask_channels: int = pydantic.Field(default=256, ge=8, le=MOST)
     """Channels of the mask head."""
-    mask_convs: int = pydantic.Field(default=4, ge=1)
+    mask_convs: int = pydantic.Field(default=4, ge=1, le=64)
     """3x3 convolutions of the mask head before its upsampling."""
-    match_channels: int = pydantic.Field(default=1024, ge=0)
+    match_channels: int = pydantic.Field(default=1024, ge=0, le=MOST)
     """Width of the match head and length of its embeddings; 0 for no match head, as in Fuse."""
     fuse: bool = False
     """Join the features of the frame before, warped by optical flow, as FuseTrack and Fuse do (dossier 8)."""
     frozen_stages: int = pydantic.Field(default=1, ge=0, le=4)
     """Stages of the backbone, after the stem, that are not trained; 0 trains the stem too."""
-    train_proposals: int = pydantic.Field(default=2000, ge=1)
+    train_proposals: int = pydantic.Field(default=2000, ge=1, le=MOST)
     """Proposals kept per level and in total in training."""
-    test_proposals: int = pydantic.Field(default=1000, ge=1)
+    test_proposals: int = pydantic.Field(default=1000, ge=1, le=MOST)
     """Proposals kept per level and in total in prediction."""
-    rpn_samples: int = pydantic.Field(default=256, ge=2)
+    rpn_samples: int = pydantic.Field(default=256, ge=2, le=MOST)
     """Anchors sampled per image for the loss, at most half of them positive."""
-    roi_samples: int = pydantic.Field(default=512, ge=4)
+    roi_samples: int = pydantic.Field(default=512, ge=4, le=MOST)
     """Boxes sampled per image for the second stage, at most a quarter of them positive."""
     ignore_untrusted: float = pydantic.Field(default=1.0, ge=0, le=1)
     """A box of which more than this share is void or crowd is no negative; 1 samples them all."""
     score_threshold: float = pydantic.Field(default=0.6, ge=0, lt=1)
     """Detections need a class probability above this."""
-    max_detections: int = pydantic.Field(default=100, ge=1)
+    max_detections: int = pydantic.Field(default=100, ge=1, le=MOST)
     """Detections kept per frame."""
     stuff_area: float = pydantic.Field(default=1 / 1024, ge=0, lt=1)
     """Stuff that covers less of a frame, under legacy of 1024x2048 pixels, becomes void (dossier 6.3)."""
@@ -62,14 +66,16 @@ class NetworkConfig(_Config):
     """Behave as the published code does, defects included."""
 
     @pydantic.model_validator(mode="after")
-    def _groups_fit(self) -> NetworkConfig:
-        if not self.semantic_channels or any(
-            c < 1 or c % self.semantic_groups for c in self.semantic_channels
+    def _sizes_fit(self) -> NetworkConfig:
+        if not 1 <= len(self.semantic_channels) <= 64 or any(
+            not 1 <= c <= MOST or c % self.semantic_groups for c in self.semantic_channels
         ):
             raise ValueError(
                 f"semantic_channels must be multiples of semantic_groups, {self.semantic_groups}, "
-                f"got {self.semantic_channels}"
+                f"got {str(self.semantic_channels)[:100]}"
             )
+        if any(not 1 <= edge <= MOST for edge in self.test_size):
+            raise ValueError(f"test_size is {self.test_size}; its edges are 1 to {MOST} pixels")
         return self
 
 

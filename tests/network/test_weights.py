@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -54,7 +55,7 @@ def message(path: Path) -> str:
 def test_round_trip_is_exact(saved: Path) -> None:
     original = network()
     original.backbone.body.bn1.running_mean[0] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
-    original.rpn.conv.bias.data[:3] = torch.tensor([-0.0, 1e-40, torch.inf])
+    original.rpn.conv.bias.data[:3] = torch.tensor([-0.0, 1e-40, 3e38])
     save_weights(saved, original, RUN)
     loaded, run = load_weights(saved)
     assert run == RUN
@@ -116,6 +117,31 @@ def test_weights_that_do_not_fit_their_configuration(saved: Path) -> None:
     text = message(changed(saved, run=wide.to_yaml()))
     assert "doesn't fit its own configuration" in text
     assert "boxes.fc1.weight" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"box_channels": 10**12}, "box_channels"),
+        ({"box_channels": 2**14, "match_channels": 2**14}, "doesn't fit its own configuration"),  # 3 GB
+        ({"mask_convs": 10**9}, "mask_convs"),
+        ({"test_size": (10**9, 10**9)}, "test_size"),
+        ({"semantic_channels": (10**9,)}, "semantic_channels"),
+    ],
+)
+def test_a_configuration_that_no_memory_can_hold(saved: Path, setting: dict[str, Any], said: str) -> None:
+    vast = RUN.model_copy(update={"network": TINY.model_copy(update=setting)})
+    assert said in message(changed(saved, run=vast.to_yaml()))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_no_numbers(saved: Path, value: float) -> None:
+    broken = network()
+    broken.rpn.conv.bias.data[3] = value
+    save_weights(saved, broken, RUN)
+    assert "rpn.conv.bias holds NaN or infinite values; give other weights" in message(saved)
+    with pytest.raises(UserError, match="holds NaN"):
+        load_fitting(network(), saved)
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,15 @@ def first_segment(data):
         (lambda d: first_segment(d).update(id=2**24), "less than 16777216"),
         (lambda d: first_segment(d).update(category_id=99), "segment .* of 000000.png has category_id 99"),
         (lambda d: d.update(annotations=[]), "has no annotations"),
+        (lambda d: first_segment(d).update(area=2**63), "less than 9007199254740992"),
+        (lambda d: first_segment(d).update(score=float("inf")), "finite number"),
+        *[
+            (
+                lambda d, name=name: d["annotations"][0].update(file_name=name),
+                "is no PNG in .*write the result",
+            )
+            for name in ("../000000.png", "/etc/passwd", "", ".", "a\0.png")
+        ],
         (lambda d: d["categories"][3].update(id=0), "id 0 twice"),
         (lambda d: d["categories"].pop(0), "category_id 0, which 'panoptic' doesn't have"),
     ],

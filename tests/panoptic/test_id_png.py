@@ -93,6 +93,13 @@ def test_stored_rows_and_ids_share_memory(shape, kind, tmp_path):
         (png((3, 4), zlib.compress(bytes(40))), "don't decompress to 3 x 4 pixels"),
         (png((3, 4), b"nonsense"), "broken PNG"),
         (png((0, 4), zlib.compress(b"")), "no image in it"),
+        (
+            png((3, 4), zlib.compress(bytes(39)), interlaced=2),
+            "an unknown form of compression, filter",
+        ),
+        (png((3, 4), b"nonsense", interlaced=1), "not decodable"),
+        (png((2**14, 2**14 + 1), b"nonsense"), r"has 16385 x 16384 pixels; 268435456 are the most"),
+        (png((2**31, 2**31), b"nonsense", interlaced=1), "are the most that are read"),
     ],
 )
 def test_broken_files_are_named(data, message, tmp_path):

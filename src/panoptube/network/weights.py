@@ -10,6 +10,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from panoptube.config import RunConfig
@@ -53,12 +54,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path}: no such weights file; give a .safetensors file that panoptube train wrote")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
             f"{path}: not a complete safetensors file ({' '.join(str(error).split())}); "
             "give one that panoptube train wrote"
         ) from error
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise UserError(f"{path}: {key} holds NaN or infinite values; give other weights")
+    return state, metadata
 
 
 def load_weights(path: Path) -> tuple[VPSNet, RunConfig]:
@@ -77,10 +83,11 @@ def load_weights(path: Path) -> tuple[VPSNet, RunConfig]:
         taxonomy = Taxonomy.from_dict(json.loads(metadata["taxonomy"]))
     except (json.JSONDecodeError, UserError) as error:
         raise UserError(f"{path}, its taxonomy: {error}") from error
-    network = vpsnet(run.network, taxonomy)
-    fit = compare(network, state)
+    with torch.device("meta"):  # without memory: a configuration may say anything
+        fit = compare(vpsnet(run.network, taxonomy), state)
     if fit.missing or fit.unexpected or fit.misshapen:
         raise UserError(f"{path}: doesn't fit its own configuration: {fit}")
+    network = vpsnet(run.network, taxonomy)
     network.load_state_dict(state)
     return network.eval(), run
 

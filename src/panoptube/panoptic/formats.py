@@ -270,7 +270,7 @@ def read_panoptic_video(
     frames: list[StoredFrame] = []
     for name, annotation in zip(names, file.annotations):
         size = sizes.get(annotation.image_id) if annotation.image_id is not None else None
-        frames.append(_stored(json_path, png_folder / name, annotation, taxonomy, size))
+        frames.append(_stored(json_path, png_folder, name, annotation, taxonomy, size))
     return taxonomy, frames
 
 
@@ -304,16 +304,24 @@ def read_nested_videos(
             if annotation.file_name is None:
                 raise UserError(f"{json_path}: an annotation of video {name} has no file_name; add it")
             size = sizes.get((video.video_id, annotation.file_name))
-            path = png_folder / name / annotation.file_name
-            videos[name].append(_stored(json_path, path, annotation, taxonomy, size))
+            place = f"{name}/{annotation.file_name}"
+            videos[name].append(_stored(json_path, png_folder, place, annotation, taxonomy, size))
     if not any(videos.values()):
         raise UserError(f"{json_path} has no annotations; write the result again")
     return taxonomy, videos
 
 
 def _stored(
-    json_path: Path, path: Path, annotation: _Annotation, taxonomy: Taxonomy, size: tuple[int, int] | None
+    json_path: Path,
+    png_folder: Path,
+    name: str,
+    annotation: _Annotation,
+    taxonomy: Taxonomy,
+    size: tuple[int, int] | None,
 ) -> StoredFrame:
+    path = png_folder / name
+    if "\0" in name or ".." in path.parts or not path.name or path == png_folder or path == Path(name):
+        raise UserError(f"{json_path}: {name[:100]!r} is no PNG in {png_folder}; write the result again")
     known = {c.id for c in taxonomy.categories}
     for segment in annotation.segments_info:
         if segment.category_id not in known:

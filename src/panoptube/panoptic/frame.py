@@ -132,7 +132,7 @@ class Taxonomy:
                 for c in data["categories"]
             )
             return cls(str(data.get("name", "unnamed")), categories)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise UserError(
                 f"not a taxonomy ({error!r}); each category needs id, name, isthing and color"
             ) from error

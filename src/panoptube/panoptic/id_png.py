@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -19,10 +20,14 @@ import imagecodecs
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from panoptube.data.new_file import new_file
 from panoptube.errors import UserError
 from panoptube.panoptic.segment_ids import IDS, IdMap
+
+MOST_PIXELS = 2**28
+"""Of a map. A file of a few megabytes can hold one that no memory can."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -47,7 +52,7 @@ def read_id_png(path: Path, out: IdMap | None = None) -> IdMap:
         out: a map to fill and to return, if it has the right size: new memory costs as much as decoding.
 
     Raises:
-        UserError: the file is missing, cut short, broken, or not 8-bit RGB.
+        UserError: the file is missing, cut short, broken, not 8-bit RGB, or has more than `MOST_PIXELS`.
     """
     try:
         data = path.read_bytes()
@@ -60,6 +65,8 @@ def read_id_png(path: Path, out: IdMap | None = None) -> IdMap:
         # Colour type 2 is RGB.
         if (depth, color) != (8, 2):
             raise UserError(f"{path} is not an 8-bit RGB PNG; segment ids are R + 256 G + 65536 B")
+        if width * height > MOST_PIXELS:
+            raise UserError(f"{path} has {width} x {height} pixels; {MOST_PIXELS} are the most that are read")
         if interlaced:
             return _decode_interlaced(data)
         ids = (
@@ -88,6 +95,8 @@ def _read_chunks(data: bytes) -> tuple[int, int, int, int, int, bytes]:
             raise ValueError(f"wrong checksum in {kind!r}")
         if kind == b"IHDR":
             header = struct.unpack(">IIBBBBB", body)
+            if header[4] or header[5] or header[6] > 1:
+                raise ValueError("an unknown form of compression, filter or interlacing")
         elif kind == b"IDAT":
             packed.append(body)
         place += 12 + length
@@ -97,15 +106,17 @@ def _read_chunks(data: bytes) -> tuple[int, int, int, int, int, bytes]:
 
 
 def _decode_interlaced(data: bytes) -> IdMap:
-    """Rare, so OpenCV may do it.
+    """Rare, so Pillow may do it.
 
     Raises:
         ValueError: it can't.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("not decodable")
-    ids: IdMap = cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).view("<u4")[..., 0] & np.uint32(IDS - 1)
+    try:
+        with Pillow.open(BytesIO(data), formats=["PNG"]) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, Pillow.DecompressionBombError) as error:
+        raise ValueError("not decodable") from error
+    ids: IdMap = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA).view("<u4")[..., 0] & np.uint32(IDS - 1)
     return ids
 
 

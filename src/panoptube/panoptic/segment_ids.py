@@ -105,10 +105,10 @@ class SegmentInfo:
     id: Annotated[int, Field(ge=0, lt=IDS)]
     category_id: int
     iscrowd: bool = False
-    area: int | None = None
+    area: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     bbox: tuple[float, float, float, float] | None = None
     track_id: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    score: float | None = None
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without what is None."""
