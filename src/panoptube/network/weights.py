@@ -83,12 +83,13 @@ def load_weights(path: Path) -> tuple[VPSNet, RunConfig]:
         taxonomy = Taxonomy.from_dict(json.loads(metadata["taxonomy"]))
     except (json.JSONDecodeError, UserError) as error:
         raise UserError(f"{path}, its taxonomy: {error}") from error
-    with torch.device("meta"):  # without memory: a configuration may say anything
-        fit = compare(vpsnet(run.network, taxonomy), state)
+    with torch.device("meta"):  # no memory and no random numbers for what is replaced
+        network = vpsnet(run.network, taxonomy)
+    fit = compare(network, state)
     if fit.missing or fit.unexpected or fit.misshapen:
         raise UserError(f"{path}: doesn't fit its own configuration: {fit}")
-    network = vpsnet(run.network, taxonomy)
-    network.load_state_dict(state)
+    dtypes = {key: value.dtype for key, value in network.state_dict().items()}
+    network.load_state_dict({key: value.to(dtypes[key]) for key, value in state.items()}, assign=True)
     return network.eval(), run
 
 
