@@ -24,17 +24,23 @@ CHROMIUM = next(
 
 
 class Page:
-    """The one page of a browser."""
+    """The one page of a browser.
+
+    Attributes:
+        complaints: of the pages that were opened.
+        requested: every address that they asked for.
+    """
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, os.fdopen(answers, "rb")
         self._number, self._session = 0, ""
         self._rest = b""
         self.complaints: list[str] = []
+        self.requested: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
@@ -50,6 +56,10 @@ class Page:
                 self.complaints.append(json.dumps(answer["params"]))
             if answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] == "error":
                 self.complaints.append(answer["params"]["entry"]["text"])
+            if answer.get("method") == "Network.requestWillBeSent":
+                self.requested.append(answer["params"]["request"]["url"])
+            if answer.get("method") == "Network.webSocketCreated":
+                self.requested.append(answer["params"]["url"])
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
@@ -84,6 +94,12 @@ class Page:
         """A press of the mouse, in CSS pixels of the window."""
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def choose(self, selector: str, path: Path) -> None:
+        """Give a file to an input for files."""
+        document = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def press(self, key: str, text: str = "") -> None:
         """A press of a key."""

@@ -76,6 +76,7 @@ MODULES = {
     "check": "check.check",
     "submit": "submit",
     "import-cvat": "data.cvat",
+    "serve": "serve",
 }
 
 

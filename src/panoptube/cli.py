@@ -181,6 +181,31 @@ def export(
     print(run(out, weights, format, size))
 
 
+def serve(
+    port: int = 7860,
+    host: str = "127.0.0.1",
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto",
+) -> None:
+    """Open a web page on this machine that labels videos.
+
+    A video is dropped in; the latest frame is shown while it is labelled; the overlay, the result and a
+    report can be downloaded. Until Ctrl-C, which removes uploads and results. Needs panoptube[serve].
+
+    Args:
+        port: Where to listen; 0 for any port that is free.
+        host: Address to listen at; 0.0.0.0 lets everybody on the network use the page.
+        weights: A file that `panoptube train` or `panoptube export` wrote; None for the weights that come
+            with panoptube.
+        device: cpu, cuda, cuda:1, mps, or auto for the GPU if there is one.
+        precision: Of the heavy layers, as for predict.
+    """
+    from panoptube.serve import serve as run
+
+    run(port, host, weights, device, precision)
+
+
 def train(
     run: Annotated[RunConfig, tyro.conf.arg(name="")],
     out: Path | None = None,
@@ -614,6 +639,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         predict,
         predict_many,
         export,
+        serve,
         train,
         ablate,
         evaluate,

@@ -30,7 +30,9 @@ class ReportSummary:
     tracks: int
 
 
-def report(result: str | Path, out: str | Path | None = None, overwrite: bool = False) -> ReportSummary:
+def report(
+    result: str | Path, out: str | Path | None = None, overwrite: bool = False, progress: bool = True
+) -> ReportSummary:
     """Write one HTML page of what `panoptube predict` wrote: video, timeline of tracks, amounts over time.
 
     The page needs nothing else: no network, no other file. It appears when it is complete.
@@ -39,6 +41,7 @@ def report(result: str | Path, out: str | Path | None = None, overwrite: bool = 
         result: folder with overlay.mp4, panoptic.json and panoptic/.
         out: file to make; None for one beside the folder, of its name.
         overwrite: replace `out`.
+        progress: show a bar with the time left.
 
     Raises:
         UserError: there is no such result, or a part of it is missing or broken; `out` exists or can't be
@@ -61,9 +64,9 @@ def report(result: str | Path, out: str | Path | None = None, overwrite: bool = 
         )
     times = _times(result / JSON_NAME, shown)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        summary = summarise(progress.track(frames, description="read the frames"), taxonomy)
-        video = read_film(film, shown[-1], progress)
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        summary = summarise(bar.track(frames, description="read the frames"), taxonomy)
+        video = read_film(film, shown[-1], bar)
     write_text(out, make_page(result.resolve().name, summary, shown, times, video))
     return ReportSummary(out, len(frames), len(summary.tracks))
 
