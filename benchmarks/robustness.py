@@ -23,6 +23,7 @@ import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections import Counter, defaultdict
@@ -31,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ from panoptube.cli import main as main_of_panoptube
 from panoptube.config import NetworkConfig, RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.streets import street_clip
+from panoptube.errors import UserError
 from panoptube.network.vpsnet import vpsnet
 from panoptube.network.weights import save_weights
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, read_panoptic_video
@@ -453,6 +456,13 @@ KINDS = (
 
 def result_is_right(out: Path) -> bool:
     """Whether maps, table and video of a result agree, or a page is whole."""
+    try:
+        return _agrees(out)
+    except (UserError, OSError):
+        return False
+
+
+def _agrees(out: Path) -> bool:
     if out.suffix == ".html":
         return out.read_text().rstrip().endswith("</html>")
     if not (out / JSON_NAME).exists():  # of another command
@@ -473,10 +483,9 @@ def first_frame(out: Path, process: multiprocessing.process.BaseProcess) -> None
         time.sleep(0.01)
 
 
-def command(words: tuple[str, ...], said: str, largest: int | None, user: int | None) -> None:
-    """Becomes `panoptube` with these words, whose stderr is the file `said`."""
-    file = os.open(said, os.O_WRONLY | os.O_CREAT)
-    os.dup2(file, 2)
+def command(words: tuple[str, ...], said: Connection, largest: int | None, user: int | None) -> None:
+    """Becomes `panoptube` with these words, whose stderr is the pipe `said`."""
+    os.dup2(said.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
@@ -488,31 +497,48 @@ def command(words: tuple[str, ...], said: str, largest: int | None, user: int | 
     sys.exit(main_of_panoptube())
 
 
-def start(made: Try, said: Path, *more: str) -> multiprocessing.process.BaseProcess:
-    process = multiprocessing.get_context("forkserver").Process(
-        target=command, args=((*made.words, *more), str(said), made.largest, made.user)
-    )
-    process.start()
-    return process
+class Running:
+    """The command of a try, and what it says."""
+
+    def __init__(self, made: Try, *more: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        ours, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(
+            target=command, args=((*made.words, *more), theirs, made.largest, made.user)
+        )
+        self.process.start()
+        theirs.close()
+        self._read: list[bytes] = []
+        self._reader = threading.Thread(target=self._listen, args=(ours,))
+        self._reader.start()
+
+    def _listen(self, pipe: Connection) -> None:
+        while data := os.read(pipe.fileno(), 65536):
+            self._read.append(data)
+
+    def end(self) -> tuple[int | None, str]:
+        """Waits for it, and kills it if it hangs: exit code, or None for that, and stderr."""
+        self.process.join(HANGS)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+            self.process.join()
+        self._reader.join()
+        return code, b"".join(self._read).decode(errors="replace")
 
 
 def outcome(made: Try) -> str:
     """Runs the command, and says what came of it; one of `GOOD`, or a fault."""
     before = made.out.exists() if made.out else False
-    with tempfile.TemporaryDirectory() as folder:
-        said_in = Path(folder) / "stderr"
-        process = start(made, said_in)
-        if made.stop is not None and made.out is not None and process.pid is not None:
-            first_frame(made.out, process)
-            time.sleep(made.stop[1])
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, made.stop[0])
-        process.join(HANGS)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            return "hangs"
-        said, code = said_in.read_text(errors="replace"), process.exitcode
+    running = Running(made)
+    if made.stop is not None and made.out is not None and running.process.pid is not None:
+        first_frame(made.out, running.process)
+        time.sleep(made.stop[1])
+        with suppress(ProcessLookupError):
+            os.kill(running.process.pid, made.stop[0])
+    code, said = running.end()
+    if code is None:
+        return "hangs"
     lines = [line for line in said.splitlines() if line.strip()]
     if "Traceback" in said:
         return f"traceback: {lines[-1]}"
@@ -548,11 +574,10 @@ def after_kill(made: Try, before: bool) -> str:
         return "half-written"
     if before and not made.out.exists():
         return "lost the earlier result"
-    again = start(made, Path(os.devnull), *({"--overwrite", "--max-frames=3"} - set(made.words)))
-    again.join(HANGS)
+    code, _ = Running(made, *({"--overwrite", "--max-frames=3"} - set(made.words))).end()
     left = [p.name for p in made.out.parent.iterdir() if p != made.out]
-    if again.exitcode or left or not result_is_right(made.out):
-        return f"does not go on: exit code {again.exitcode}, left behind: {left}"
+    if code or left or not result_is_right(made.out):
+        return f"does not go on: exit code {code}, left behind: {left}"
     return GOOD[2]
 
 

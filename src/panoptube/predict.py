@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -22,7 +20,7 @@ from rich.text import Text
 
 from panoptube.cuts import mark_cuts
 from panoptube.data.clip import Image
-from panoptube.data.new_folder import disk_errors, install
+from panoptube.data.new_folder import disk_errors, part_of
 from panoptube.errors import UserError
 from panoptube.flow.images import ImageFlow, dis_image_flow
 from panoptube.network.exported import ExportedNetwork, is_exported, load_exported
@@ -229,15 +227,9 @@ def write_predictions(
     """
     check_free(out, overwrite)
     out = out.resolve()
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     start = time.perf_counter()
-    try:
-        with disk_errors(out):
-            part.mkdir(parents=True)
-            frames, tracks, cuts = _run(video, step, taxonomy, part, max_frames, restart, progress)
-            install(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with disk_errors(out), part_of(out) as part:
+        frames, tracks, cuts = _run(video, step, taxonomy, part, max_frames, restart, progress)
     taken = time.perf_counter() - start
     return PredictSummary(out, frames, tracks, taken, tuple(video.notes), tuple(cuts))
 

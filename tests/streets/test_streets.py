@@ -14,7 +14,6 @@ import pytest
 from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.clip import Clip
 from panoptube.data.labelled_video import read_labelled_videos
-from panoptube.data.new_folder import new_folder
 from panoptube.data.streets import Street, street_clip, synthesize
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID
@@ -260,12 +259,6 @@ def test_nothing_is_left_of_a_failed_run(tmp_path: Path, monkeypatch: pytest.Mon
                 synthesize(1, tmp_path / "a", frames=1, size=SMALL)
         assert "\n" not in str(error.value)
         assert list(tmp_path.iterdir()) == []
-
-
-def test_errors_that_are_not_the_disks_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "a"):
-        (tmp_path / "none").read_bytes()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_figures_of_the_benchmark() -> None:
