@@ -220,8 +220,8 @@ def accuracy(logits: Tensor, target: Tensor) -> NDArray[Any]:
 
 def check_training(rule: dict[str, Any], stored: Arrays) -> tuple[list[Row], set[str]]:
     """Every array of the training file."""
-    # In float32 an offset of the deformable convolution may round to the other side of a pixel's centre, where
-    # its gradient jumps; which ones do so depends on the processor's instructions.
+    # In float32 an offset of the deformable convolution may round to the other side of a pixel's centre,
+    # where its gradient jumps; which ones do so depends on the processor's instructions.
     rows = training_rows(network_from_rule(rule).double(), stored, None, Noise())
     return rows, {row.name for row in rows} | TRAINING_INPUTS | {"grad_l2", "grad_first8"}
 

@@ -246,6 +246,16 @@ def test_evaluate_scores_without_torch(tmp_path: Path) -> None:
     assert "car" in done.stdout
 
 
+def test_python_m_is_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "panoptube"]
+    done = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "panoptube"), done.stderr
+    words = ("evaluate", "--truth", "a", "--pred", "b")
+    wrong = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith(b"panoptube: ")
+
+
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_a_reader_that_leaves_is_no_error(option: str) -> None:
     """As in `panoptube --help | true`."""

@@ -24,7 +24,7 @@ from panoptube.flow import learned
 from panoptube.flow.images import dis_image_flow
 from panoptube.flow.learned import network_flow
 from panoptube.network.inference import for_inference
-from panoptube.network.vpsnet import VPSNet, vpsnet
+from panoptube.network.vpsnet import Detections, VPSNet, vpsnet
 from panoptube.network.weights import save_weights
 from panoptube.panoptic.formats import PanopticVideoWriter, read_panoptic_video
 from panoptube.panoptic.frame import PanopticFrame
@@ -443,6 +443,68 @@ def test_the_network_itself_runs_and_answers_at_the_size_of_the_video(film: Path
         assert read.size == SIZE
         np.testing.assert_array_equal(read.semantic, expected.semantic)
         np.testing.assert_array_equal(read.instance, expected.instance)
+
+
+def test_several_frames_at_once_give_the_same(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, weights = narrow(tmp_path)
+    at_once: list[int] = []
+    forward = VPSNet.forward
+
+    def counted(self: VPSNet, images: Tensor, size: tuple[int, int] | None = None) -> list[Detections]:
+        at_once.append(len(images))
+        return forward(self, images, size)
+
+    monkeypatch.setattr(VPSNet, "forward", counted)
+    for batch in (1, 4):
+        predict(film, tmp_path / f"{batch}", weights, device="cpu", precision="float32", batch=batch)
+    assert at_once == [1] * 10 + [4, 4, 2]
+    for path in sorted((tmp_path / "1").rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "4" / path.relative_to(tmp_path / "1")).read_bytes()
+
+
+def test_tracks_start_anew_at_a_cut_within_a_batch(film: Path, tmp_path: Path) -> None:
+    calls: list[str] = []
+    images = [np.full((*SIZE, 3), value, np.uint8) for value in (30, 30, 220, 220)]
+    images[2][:, :30], images[3][:, :30] = (200, 0, 90), (200, 0, 90)
+    with write_video(tmp_path / "cut.mp4", 10, SIZE) as write:
+        for picture in [i for i in images for _ in range(4)]:
+            write(picture)
+
+    def step(image: np.ndarray) -> PanopticFrame:
+        calls.append("step")
+        return PanopticFrame(np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.int32))
+
+    run(
+        tmp_path / "cut.mp4",
+        tmp_path / "out",
+        step,
+        restart=lambda: calls.append("restart"),
+        look_ahead=lambda images: calls.append(f"look at {len(images)}"),
+        batch=5,
+    )
+    steps = ["step"] * 5
+    assert calls == [
+        *("look at 5", *steps),
+        *("look at 5", *steps[:3], "restart", *steps[3:]),
+        *("look at 5", *steps, "look at 1", "step"),
+    ]
+
+
+def test_a_batch_where_frames_come_one_by_one_is_refused(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, fuses = narrow(tmp_path, fuse=True)
+    with pytest.raises(UserError, match="batch is 0; give 1 or more"):
+        predict(film, tmp_path / "out", fuses, batch=0)
+    with pytest.raises(UserError, match="needs the frame before; leave out the batch"):
+        predict(film, tmp_path / "out", fuses, batch=2)
+    monkeypatch.setattr(panoptube.predict, "open_video", lambda *_: Live())
+    with pytest.raises(UserError, match="a live video comes a frame at a time; leave out the batch"):
+        predict("rtsp://camera", tmp_path / "out", fuses, batch=2)
+    assert not (tmp_path / "out").exists()
 
 
 class Rightwards(nn.Module):

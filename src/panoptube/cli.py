@@ -36,6 +36,7 @@ def predict(
     end: str | None = None,
     max_size: int | None = None,
     cuts: bool = True,
+    batch: int = 1,
 ) -> None:
     """Label every pixel of a video and follow every object.
 
@@ -60,6 +61,8 @@ def predict(
         end: Stop here: seconds or h:mm:ss.
         max_size: Shrink larger frames until their long edge has so many pixels.
         cuts: Start tracks anew at a hard cut of the film.
+        batch: Frames of a recorded video that go through the network at once. Takes more memory, and pays
+            on a GPU that one frame doesn't fill.
     """
     from panoptube.predict import predict as run
 
@@ -79,6 +82,7 @@ def predict(
             end,
             max_size,
             cuts,
+            batch,
         )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"nothing was written to {out}") from error

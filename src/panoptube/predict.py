@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +83,7 @@ def predict(
     end: str | float | None = None,
     max_size: int | None = None,
     cuts: bool = True,
+    batch: int = 1,
 ) -> PredictSummary:
     """Label every pixel of a video and follow every object.
 
@@ -110,21 +111,39 @@ def predict(
         end: stop here; likewise.
         max_size: shrink larger frames on reading, until the long edge has so many pixels.
         cuts: start tracks anew at a hard cut (`panoptube.cuts`).
+        batch: how many frames of a recorded video go through the network at once; results are the same but
+            for rounding. It takes the memory of so many frames, and pays where a frame alone leaves a GPU
+            idle.
 
     Raises:
         UserError: the source can't be read, `out` holds something, the weights aren't panoptube's, `flow`
             isn't FlowNet2 or the network doesn't fuse, there is no such device or it can't have this
-            precision, or the disk is full.
+            precision, `batch` is above 1 for a live video or a network that fuses, or the disk is full.
     """
     out = Path(out)
     check_free(out, overwrite)
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; give 1 or more, or leave it out for the whole video")
+    if batch < 1:
+        raise UserError(f"batch is {batch}; give 1 or more")
     video = open_video(source, fps, Choice.of(stride, start, end, max_size))
+    if batch > 1 and video.live:
+        raise UserError("a live video comes a frame at a time; leave out the batch")
     network, find_flow = load_network(weights, device, flow, precision)
+    if batch > 1 and isinstance(network, VPSNet) and network.fuse is not None:
+        raise UserError("these weights are of a network that needs the frame before; leave out the batch")
     predictor = VideoPredictor(network, flow=find_flow)
-    restart = predictor.restart if cuts else None
-    return write_predictions(video, predictor.step, network.taxonomy, out, max_frames, overwrite, restart)
+    return write_predictions(
+        video,
+        predictor.step,
+        network.taxonomy,
+        out,
+        max_frames,
+        overwrite,
+        predictor.restart if cuts else None,
+        look_ahead=predictor.look_ahead if batch > 1 else None,
+        batch=batch,
+    )
 
 
 def load_network(
@@ -208,6 +227,8 @@ def write_predictions(
     overwrite: bool = False,
     restart: Callable[[], None] | None = None,
     progress: bool = True,
+    look_ahead: Callable[[Sequence[Image]], None] | None = None,
+    batch: int = 1,
 ) -> PredictSummary:
     """Run `step` over a video and write what `predict` writes; threads decode and write beside it.
 
@@ -221,6 +242,8 @@ def write_predictions(
         out, max_frames, overwrite: as in `predict`.
         restart: called before `step` gets the first frame of a new shot; None looks for no cuts.
         progress: show a bar with the time left.
+        look_ahead: called with the next `batch` frames of a recorded video before `step` gets each of them.
+        batch: see `look_ahead`; the last ones may be fewer.
 
     Raises:
         UserError: `out` holds something, the disk is full, or what `video` and `step` raise.
@@ -229,7 +252,9 @@ def write_predictions(
     out = out.resolve()
     start = time.perf_counter()
     with disk_errors(out), part_of(out) as part:
-        frames, tracks, cuts = _run(video, step, taxonomy, part, max_frames, restart, progress)
+        frames, tracks, cuts = _run(
+            video, step, taxonomy, part, max_frames, restart, progress, look_ahead, batch
+        )
     taken = time.perf_counter() - start
     return PredictSummary(out, frames, tracks, taken, tuple(video.notes), tuple(cuts))
 
@@ -242,6 +267,8 @@ def _run(
     max_frames: int | None,
     restart: Callable[[], None] | None,
     progress: bool,
+    look_ahead: Callable[[Sequence[Image]], None] | None,
+    batch: int,
 ) -> tuple[int, int, list[int]]:
     """Number of frames and of tracks, and the frames that begin a shot."""
     frames = video.frames()
@@ -275,23 +302,26 @@ def _run(
         try:
             while True:
                 # Of a live video the newest frame is asked for when it is needed, not before.
-                while len(ahead) < (1 if video.live else AHEAD):
+                while len(ahead) < (1 if video.live else AHEAD + batch):
                     ahead.append(decoder.submit(next, chosen, None))
-                if (item := ahead.popleft().result()) is None:
+                came = [item for _ in range(batch) if (item := ahead.popleft().result()) is not None]
+                if not came:
                     break
-                (image, shown), cut = item
-                if cut and restart is not None:
-                    restart()
-                frame = step(image)
-                begin = shown if begin is None else begin
-                written.append(painter.submit(paint, image, frame, shown - begin))
-                written.append(filer.submit(file, f"{count:06d}", frame, shown, cut))
-                if cut:
-                    cuts.append(count)
-                count += 1
-                while written and (len(written) > 2 * AHEAD or written[0].done()):
-                    written.popleft().result()  # waits where writing is slower, and raises what it raised
-                bar.advance(task)
+                if look_ahead is not None:
+                    look_ahead([image for (image, _), _ in came])
+                for (image, shown), cut in came:
+                    if cut and restart is not None:
+                        restart()
+                    frame = step(image)
+                    begin = shown if begin is None else begin
+                    written.append(painter.submit(paint, image, frame, shown - begin))
+                    written.append(filer.submit(file, f"{count:06d}", frame, shown, cut))
+                    if cut:
+                        cuts.append(count)
+                    count += 1
+                    while written and (len(written) > 2 * AHEAD or written[0].done()):
+                        written.popleft().result()  # waits where writing is slower, raises what it raised
+                    bar.advance(task)
         except KeyboardInterrupt:
             if not video.live or not count:
                 raise

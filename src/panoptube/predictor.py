@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -40,6 +43,7 @@ class VideoPredictor:
         self.legacy = network.config.legacy
         self.tracker = Tracker(None if self.legacy else max_age, network.config.match_score)
         self._number = 0
+        self._ahead: deque[tuple[tuple[int, int], Detections]] = deque()
         self._before: tuple[Image, list[Tensor]] | None = None
 
     def restart(self) -> None:
@@ -47,6 +51,30 @@ class VideoPredictor:
         self.tracker.ids.clear()
         self.tracker.ages.clear()
         self._before = None
+
+    @torch.inference_mode()
+    def look_ahead(self, images: Sequence[NDArray[np.uint8]]) -> None:
+        """The network sees the next frames at once; `step` takes what it said of each, and follows.
+
+        Args:
+            images: (H, W, 3) uint8, RGB, all of one size; `step` is to get them next, in this order.
+
+        Raises:
+            ValueError: the network fuses each frame with the one before, images have another shape or type or
+                differ in size, or some seen ahead are still to come.
+        """
+        if isinstance(self.network, VPSNet) and self.network.fuse is not None:
+            raise ValueError("a network that fuses frames sees them one by one")
+        if self._ahead and images:
+            raise ValueError(f"{len(self._ahead)} frames were seen ahead; step takes them first")
+        sizes = {_size_of(image) for image in images}
+        if len(sizes) > 1:
+            raise ValueError(f"images must have one size, got {sorted(sizes)}")
+        inputs = [self._input(image) for image in images]
+        if inputs:
+            size = inputs[0][0].shape
+            found = self.network(torch.cat([tensor for _, tensor in inputs]), (size[0], size[1]))
+            self._ahead.extend((_size_of(image), f) for image, f in zip(images, found))
 
     @torch.inference_mode()
     def step(self, image: NDArray[np.uint8]) -> PanopticFrame:
@@ -58,19 +86,21 @@ class VideoPredictor:
             image: (H, W, 3) uint8, RGB.
 
         Raises:
-            ValueError: another shape or type, or a flow of another shape.
+            ValueError: another shape or type, another size than `look_ahead` was given, or a flow of another
+                shape.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
-        size = (image.shape[0], image.shape[1])
+        size = _size_of(image)
         height, width = network_size(size, self.network.config.test_size)
-        small = image if size == (height, width) else cv2.resize(image, (width, height))
-        padded = (-(-height // 32) * 32, -(-width // 32) * 32)
-        tensor = torch.from_numpy(normalize(small, padded))[None].to(self.device)
-        if isinstance(self.network, ExportedNetwork) or self.network.fuse is None:
-            found = self.network(tensor, (height, width))[0]
+        if self._ahead:
+            known, found = self._ahead.popleft()
+            if known != size:
+                raise ValueError(f"the image seen ahead was {known}, this one is {size}")
         else:
-            found = self._fused(small, tensor)
+            small, tensor = self._input(image)
+            if isinstance(self.network, VPSNet) and self.network.fuse is not None:
+                found = self._fused(small, tensor)
+            else:
+                found = self.network(tensor, (height, width))[0]
         ids = self.tracker.step(
             found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
         )
@@ -92,6 +122,14 @@ class VideoPredictor:
             return cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[no-any-return]
 
         return PanopticFrame(back(frame.semantic), back(frame.instance), frame.scores)  # type: ignore[arg-type]
+
+    def _input(self, image: Image) -> tuple[Image, Tensor]:
+        """(h, w, 3), the frame at the network's size; (1, 3, H, W), the same normalised and padded."""
+        size = (image.shape[0], image.shape[1])
+        height, width = network_size(size, self.network.config.test_size)
+        small = image if size == (height, width) else cv2.resize(image, (width, height))
+        padded = (-(-height // 32) * 32, -(-width // 32) * 32)
+        return small, torch.from_numpy(normalize(small, padded))[None].to(self.device)
 
     def _fused(self, image: Image, tensor: Tensor) -> Detections:
         """What is seen in `image` with the help of the frame before; the first one's is itself (dossier 8.3).
@@ -120,6 +158,13 @@ class VideoPredictor:
         border = (0, tensor.shape[3] - image.shape[1], 0, tensor.shape[2] - image.shape[0])
         quarter = flow_quarter(functional.pad(known, border))
         return self.network.detect_all(self.network.fuse(pyramid, reference, quarter), size)[0]
+
+
+def _size_of(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Height and width; a ValueError if it isn't (H, W, 3) uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    return image.shape[0], image.shape[1]
 
 
 def network_size(size: tuple[int, int], test_size: tuple[int, int]) -> tuple[int, int]:
