@@ -1,10 +1,11 @@
 """Speed and memory of the whole way from a video to its files, and how long its tracks are.
 
-    python benchmarks/prediction.py VIDEO [--weights FILE] [--precision auto] [--json FILE]
+    python benchmarks/prediction.py VIDEO [--weights FILE] [--precision auto] [--size H W] [--batch N]
+                                    [--json FILE]
 
 All is as `panoptube predict` does it. Frames/s include decoding, network, tracking, overlay video and PNGs.
-Memory is the process's resident memory at frame 100 and at frame 700, or the last; their ratio should be 1.
-Linux only.
+--size is what the network sees, instead of the size in the weights. Memory is the process's resident memory
+at frame 100 and at frame 700, or the last; their ratio should be 1. Linux only.
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ def main() -> None:
     parser.add_argument("video")
     parser.add_argument("--weights", type=Path, default=shipped_weights())
     parser.add_argument("--precision", default="auto", choices=get_args(Precision))
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
     network, flow = load_network(arguments.weights, "auto", None, arguments.precision)
+    if arguments.size:
+        network.config = network.config.model_copy(update={"test_size": tuple(arguments.size)})
     predictor = VideoPredictor(network, flow=flow)
     memory: list[float] = []
     seen: Counter[int] = Counter()
@@ -66,11 +71,15 @@ def main() -> None:
             network.taxonomy,
             Path(folder) / "out",
             restart=predictor.restart,
+            look_ahead=predictor.look_ahead if arguments.batch > 1 else None,
+            batch=arguments.batch,
         )
     late = min(7 * EARLY, len(memory)) - 1
     early = min(EARLY, len(memory)) - 1
     result = {
         "precision": arguments.precision,
+        "network_size": list(network.config.test_size),
+        "batch": arguments.batch,
         "threads": torch.get_num_threads(),
         "frames": done.frames,
         "frames_per_second": done.fps,

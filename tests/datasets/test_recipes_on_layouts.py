@@ -9,8 +9,8 @@ import csv
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from panoptube import ablation, cli
 from panoptube.ablation_report import AblationReport
-from panoptube.ablation_speed import measure_speeds
+from panoptube.ablation_speed import Speed
 from panoptube.ablation_tables import changed, score_names
 from panoptube.config import RunConfig
 from panoptube.data.cityscapes_vps import CITYSCAPES
@@ -41,6 +41,8 @@ from panoptube.prepare import prepare
 from panoptube.recipes import RECIPES, load_run
 from panoptube.train import train
 from panoptube.video import open_video
+
+pytestmark = pytest.mark.xdist_group("recipes")  # what they share takes half a minute
 
 FRAMES = {"cityscapes-vps": 30, "viper": 16}
 """Frames of a clip: VIPER's longest window is 15."""
@@ -112,6 +114,13 @@ def small(recipe: str, root: Path) -> RunConfig:
     return changed(run, [*chosen, "train.steps=2", "train.validate_every=0", f"data.root={root}"])
 
 
+def elsewhere(
+    weights: Mapping[str, Path], size: tuple[int, int], *_: object, **__: object
+) -> dict[str, Speed]:
+    """In the place of `measure_speeds`, which takes seconds per network."""
+    return dict.fromkeys(weights, Speed(3.0, 500.0, size, "elsewhere"))
+
+
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Streets in both layouts, prepared: one clip to train on, two to score."""
@@ -155,7 +164,7 @@ def done(roots: dict[str, Path], out: Path) -> dict[str, Done]:
     found: dict[str, Done] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablation, "VideoPredictor", Recorder)
-        patch.setattr(ablation, "measure_speeds", partial(measure_speeds, frames=1))
+        patch.setattr(ablation, "measure_speeds", elsewhere)  # tests/test_ablation.py measures
         patch.setattr(AblationReport, "chart", lambda report, file: file.write(b"drawn elsewhere"))
         for name, table in TABLES.items():
             command = (
