@@ -47,7 +47,12 @@ EVERY = 5
 STREETS = Protocol("streets", (1, 2, 3, 4), spacing=EVERY)
 """Window lengths in frames that count; videos without a protocol of their own have them, too."""
 EXACT_FLOW = "exact (synthetic streets)"
-LATER_FIELDS = (("network", "ignore_untrusted"), ("data", "degrade"), ("data", "paste"))
+LATER_FIELDS = (
+    ("network", "ignore_untrusted"),
+    ("network", "void_below"),
+    ("data", "degrade"),
+    ("data", "paste"),
+)
 """Newer than the first results: not hashed at their default, so that old results keep their names."""
 
 

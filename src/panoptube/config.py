@@ -58,6 +58,8 @@ class NetworkConfig(_Config):
     """Detections kept per frame."""
     stuff_area: float = pydantic.Field(default=1 / 1024, ge=0, lt=1)
     """Stuff that covers less of a frame, under legacy of 1024x2048 pixels, becomes void (dossier 6.3)."""
+    void_below: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Stuff whose class has a smaller probability becomes void in prediction; 0 answers always."""
     match_score: bool = True
     """Let the learned match score decide, too, which object a detection is; off in the published tables."""
     test_size: tuple[int, int] = (1024, 2048)

@@ -112,6 +112,7 @@ class VideoPredictor:
             self.network.config.stuff_area,
             self.legacy,
             self._number,
+            self.network.config.void_below,
         )
         self._number += 1
         if size == (height, width):

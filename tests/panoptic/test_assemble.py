@@ -9,7 +9,7 @@ import torch
 from panoptube.config import NetworkConfig
 from panoptube.network.vpsnet import Detections
 from panoptube.panoptic.assemble import Unified, assemble, index_map, unify, winners
-from panoptube.panoptic.frame import VOID, Category, Taxonomy
+from panoptube.panoptic.frame import VOID, Category, PanopticFrame, Taxonomy
 
 FOUR = Taxonomy(
     "four",
@@ -170,6 +170,39 @@ def test_assemble() -> None:
     assert np.array_equal(frame.instance, instance)
     assert frame.scores == pytest.approx({8: 0.9, 4: 0.8})
     frame.check(FOUR)
+
+
+def test_stuff_of_a_small_probability_becomes_void() -> None:
+    """Road is 0.39 sure on the left, sky 0.77 in the middle, road 0.99 on the right; a thing stays."""
+    a = [4, 8, 19, 23]
+    found = with_semantics(detections([list(map(float, a))], [CAR], [0.9]), a, CAR)
+    found.semantic[0, :, 8:] += 5
+    found.semantic[1, :, 4:8] += 3
+
+    def labelled(void_below: float, stuff_area: float = 0.0) -> PanopticFrame:
+        ids = torch.tensor([7])
+        size = (HEIGHT, WIDTH)
+        return assemble(found, ids, FOUR, size, stuff_area, legacy=False, void_below=void_below)
+
+    plain, sure, surer, all_void = (labelled(p) for p in (0.0, 0.5, 0.9, 0.999))
+    assert VOID not in plain.semantic
+    for frame in (sure, surer, all_void):
+        assert np.array_equal(frame.instance, plain.instance)
+        assert (frame.semantic[frame.instance > 0] == 2).all()
+        assert frame.scores == plain.scores
+        kept = frame.semantic != VOID
+        assert np.array_equal(frame.semantic[kept], plain.semantic[kept])
+    assert (sure.semantic[:, 36:] == 0).all()
+    assert (sure.semantic[2, 20:28] == 1).all()
+    assert (sure.semantic[2, :12] == VOID).all()
+    assert (surer.semantic[2, 20:28] == VOID).all()
+    assert (surer.semantic[:, 36:] == 0).all()
+    assert set(np.unique(all_void.semantic)) == {2, VOID}
+    # Stuff that is too small without what became void goes, too.
+    before, after = (float((frame.semantic == 1).mean()) for frame in (plain, labelled(0.6)))
+    assert before > after > 0
+    assert 1 in labelled(0.0, (before + after) / 2).semantic
+    assert 1 not in labelled(0.6, (before + after) / 2).semantic
 
 
 def test_assemble_cuts_the_padding_off() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numba import njit
@@ -249,6 +250,13 @@ def unify(
     return Unified(classes.astype(np.uint8)[index], numbers[index], objects[index])
 
 
+def _probability(semantic: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    """(C, H / 4, W / 4) logits -> (H, W), of the most probable class, enlarged as the logits are."""
+    best = semantic.float().softmax(0).amax(0).cpu().numpy()
+    full = cv2.resize(best, (4 * best.shape[1], 4 * best.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return full[: size[0], : size[1]]
+
+
 def assemble(
     detections: Detections,
     ids: Tensor,
@@ -257,6 +265,7 @@ def assemble(
     stuff_area: float,
     legacy: bool,
     number: int = 0,
+    void_below: float = 0.0,
 ) -> PanopticFrame:
     """The labelled frame.
 
@@ -272,6 +281,7 @@ def assemble(
             Cityscapes.
         legacy: as published, defects included.
         number: of the frame in its video, from 0.
+        void_below: stuff whose class has a smaller probability becomes void; not with `legacy`.
     """
     height, width = size
     semantic: NDArray[np.integer[Any]]
@@ -292,6 +302,13 @@ def assemble(
         instance = np.where(things, instance, 0).astype(np.int32)
         instance[things & (instance == 0)] = BYTES + number
         values = np.where(values % BYTES, values % BYTES, BYTES + number)
+    elif void_below > 0:
+        unsure = _probability(detections.semantic, size) < void_below
+        unified.semantic[unsure & (instance == 0)] = VOID
+        counts = np.bincount(unified.semantic.ravel(), minlength=taxonomy.num_stuff)[: taxonomy.num_stuff]
+        left = np.append(np.arange(255), VOID).astype(np.uint8)
+        left[: taxonomy.num_stuff][counts < area] = VOID
+        unified.semantic[:] = left[unified.semantic]
     present = set(np.unique(instance.ravel()[find_runs(instance).starts]).tolist())
     # The best last: it is the one that stays where bytes make one id of several.
     pairs = zip(values[::-1].tolist(), detections.scores.cpu()[kept].tolist()[::-1])
