@@ -191,8 +191,8 @@ def chart(result: dict[str, Any], path: Path) -> None:
     left.set(xlabel="millions of pixels ($2^{20}$)", ylabel="s a frame", title="Size: ResNet-50")
     memory = left.twinx()
     lines += memory.plot(pixels, [p["mib"] for p in result["size"]], "s--", color="C1", label="memory")
-    memory.set(ylabel="MiB above the imports", ylim=(0, None))
-    left.legend(handles=lines, frameon=False)
+    memory.set(ylabel="MiB above the imports", ylim=(0, 1.5 * max(p["mib"] for p in result["size"])))
+    left.legend(handles=lines, frameon=False, loc="upper left")
     counts = [p["detections"] for p in result["instances"]]
     for name, label, style in (
         ("plain_ms", "map, a channel for each", "o--"),
@@ -204,10 +204,11 @@ def chart(result: dict[str, Any], path: Path) -> None:
     middle.legend(frameon=False)
     shown = [p["frames"] for p in result["frames"]]
     lines = right.plot(shown, [p["ms"] for p in result["frames"]], "o-", color="C0", label="time")
-    right.set(xlabel="frames", ylabel="ms a frame", title="Length: 64x128", xscale="log", ylim=(0, None))
+    right.set(xlabel="frames", ylabel="ms a frame", title="Length: 64x128", xscale="log")
+    right.set_ylim(0, 1.5 * max(p["ms"] for p in result["frames"]))
     memory = right.twinx()
     lines += memory.plot(shown, [p["mib"] for p in result["frames"]], "s--", color="C1", label="memory")
-    memory.set(ylabel="MiB of the process", ylim=(0, None))
+    memory.set(ylabel="MiB of the process", ylim=(0, 1.5 * max(p["mib"] for p in result["frames"])))
     right.legend(handles=lines, frameon=False, loc="lower right")
     for axes in (left, middle, right):
         axes.set_xlim(left=None if axes is right else 0)

@@ -373,7 +373,7 @@ def readings(inputs: Inputs, kind: str, result: Path) -> Iterator[Try]:
     page, table = inputs.place() / "page.html", inputs.place() / "converted"
     yield Try(kind, ("report", str(result), "--out", str(page)), page)
     yield Try(kind, ("evaluate", "--truth", str(inputs.result), "--pred", str(result)))
-    yield Try(kind, ("convert-result", str(result), "--to", "coco_panoptic", "--out", str(table)), table)
+    yield Try(kind, ("convert-result", str(result), "--to", "coco-panoptic", "--out", str(table)), table)
 
 
 def bombs(inputs: Inputs) -> Iterator[Try]:

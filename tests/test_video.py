@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ from PIL import Image as Pillow
 from PIL import ImageFile
 
 from panoptube.errors import UserError
-from panoptube.video import Choice, VideoSource, open_video, seconds, write_video
+from panoptube.video import Choice, VideoSource, decode, open_video, seconds, write_video, written_size
 
 SIZE = (48, 64)
 
@@ -85,6 +86,49 @@ def test_odd_sizes_repeat_the_last_row_and_column(tmp_path: Path) -> None:
     (read,) = open_video(tmp_path / "odd.mp4")
     assert read.shape == (48, 64, 3)
     assert np.abs(read.astype(int) - np.pad(image, ((0, 1), (0, 1), (0, 0)), "edge")).mean() < 2.5
+
+
+@pytest.mark.parametrize(
+    ("size", "written"), [((1, 1), (16, 16)), ((15, 33), (16, 34)), ((2, 64), (16, 64)), ((16, 18), (16, 18))]
+)
+def test_tiny_frames_grow(size: tuple[int, int], written: tuple[int, int], tmp_path: Path) -> None:
+    assert written_size(size) == written
+    with write_video(tmp_path / "tiny.mp4", 10, size) as write:
+        write(np.full((*size, 3), 90, np.uint8))
+    (read,) = open_video(tmp_path / "tiny.mp4")
+    assert read.shape == (*written, 3)
+    assert np.abs(read.astype(int) - 90).max() < 5
+
+
+def test_what_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for name, source in (("is_dir", folder), ("iterdir", folder), ("is_file", folder / "*.png")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, refuse)
+            with pytest.raises(UserError, match=r"pictures.* may not be read; see its permissions$"):
+                open_video(source)
+
+
+def test_streams_that_appear_later(film: Path) -> None:
+    """PyAV raises IndexError for a stream that MPEG-TS announces later, which damaged files do."""
+
+    class Announcing:
+        def __init__(self, container: av.container.InputContainer) -> None:
+            self.container, self.streams = container, container.streams
+
+        def demux(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+            for number, packet in enumerate(self.container.demux(stream)):
+                if number == 3:
+                    raise IndexError("list index out of range")
+                yield packet
+
+    broken: list[int] = []
+    with av.open(str(film)) as container:
+        found = list(decode(Announcing(container), lambda: broken.append(1)))  # type: ignore[arg-type]
+    assert len(found) == 10 - len(broken)
+    assert len(broken) == 2
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:

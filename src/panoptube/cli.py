@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -667,6 +668,8 @@ def main() -> int:
     """
     # Being told to stop leaves as little behind as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What Pillow finds odd in a broken picture, the error says in one line.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         try:
             _run(sys.argv[1:])

@@ -409,5 +409,6 @@ def progress_bar(show: bool) -> Progress:
         TextColumn("frames"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        transient=True,
         disable=not show,
     )

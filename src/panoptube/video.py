@@ -30,7 +30,8 @@ PICTURES_FPS = 10.0
 
 
 SMALLEST = 16
-"""Pixels of the long edge below which frames are not shrunk: nothing is left to see."""
+"""Pixels of the long edge below which frames are not shrunk: nothing is left to see.
+A video is written with no edge below it."""
 
 TICKS = 90_000
 """Of a second in a written video; whole for the usual rates."""
@@ -191,11 +192,18 @@ def open_video(source: str | Path, fps: float | None = None, choice: Choice = Ch
 
     Raises:
         UserError: nothing there, not a video, no pictures, pictures of several sizes, no such camera, a
-            stream that can't be opened, a start after the end; while iterating: a picture that can't be
-            read, or a video frame of another size than the first.
+            stream that can't be opened, what may not be read, a start after the end; while iterating: a
+            picture that can't be read, or a video frame of another size than the first.
     """
     if fps is not None and not 0 < fps <= 1000:
         raise UserError(f"{fps:g} frames per second is not possible; give a number above 0 and up to 1000")
+    try:
+        return _open(source, fps, choice)
+    except PermissionError as error:
+        raise UserError(f"{error.filename or source} may not be read; see its permissions") from error
+
+
+def _open(source: str | Path, fps: float | None, choice: Choice) -> VideoSource:
     path = Path(source)
     if path.is_dir():
         pictures = _pictures(path.iterdir())
@@ -383,6 +391,10 @@ def decode(container: av.container.InputContainer, broken: Callable[[], None]) -
         except av.error.InvalidDataError:  # skipped, as every player does
             broken()
             continue
+        except IndexError:  # PyAV's, of a stream that a damaged file announced meanwhile
+            broken()
+            packets = container.demux(stream)
+            continue
         except av.error.FFmpegError:
             broken()
             return
@@ -424,6 +436,12 @@ def _too_late(name: str, start: float, takes: float) -> str:
     return f"{name} takes {takes:.1f} s and has no frame from {start:g} s on; give an earlier start"
 
 
+def written_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a video that is written of frames of this size: even, and at least 16, for H.264."""
+    rows, columns = (max(n + n % 2, SMALLEST) for n in size)
+    return rows, columns
+
+
 class WriteFrame(Protocol):
     """Writes the next frame of a video: (height, width, 3) uint8 RGB, shown at `time`, in seconds."""
 
@@ -438,8 +456,8 @@ def write_video(path: str | Path, fps: float, size: tuple[int, int]) -> Iterator
             write(image)
 
     `write` takes (height, width, 3) uint8 RGB, and the time in seconds at which the frame is shown, for
-    videos whose frames aren't evenly spaced; without one, it follows the frame before at `fps`. Odd sizes
-    gain a row or column, since H.264 needs even ones.
+    videos whose frames aren't evenly spaced; without one, it follows the frame before at `fps`. Frames grow
+    to `written_size` by repeating the last row and column.
     The file appears, or replaces an older one, when the block ends without an exception, and not otherwise.
 
     Args:
@@ -458,12 +476,12 @@ def write_video(path: str | Path, fps: float, size: tuple[int, int]) -> Iterator
         raise UserError("this PyAV has no H.264 encoder (libx264); pip install --force-reinstall av")
     part = path.with_name(f".{path.stem}.part.mp4")
     container = av.open(str(part), "w", options={"movflags": "+faststart"})
-    (height, width), (odd_height, odd_width) = size, (size[0] % 2, size[1] % 2)
+    (height, width), (rows, columns) = size, written_size(size)
     rate = Fraction(fps).limit_denominator(1001)
     step = max(round(TICKS / rate), 1)
     stream = container.add_stream("libx264", rate, options={"crf": "20", "preset": "veryfast"})
     assert isinstance(stream, av.VideoStream)
-    stream.height, stream.width, stream.pix_fmt = height + odd_height, width + odd_width, "yuv420p"
+    stream.height, stream.width, stream.pix_fmt = rows, columns, "yuv420p"
     # H.264's number for BT.709; untagged, players guess by the size of the picture.
     codec = stream.codec_context
     codec.colorspace = codec.color_primaries = codec.color_trc = 1
@@ -481,7 +499,7 @@ def write_video(path: str | Path, fps: float, size: tuple[int, int]) -> Iterator
         nonlocal before
         if image.shape != (height, width, 3) or image.dtype != np.uint8:
             raise ValueError(f"expected {(height, width, 3)} uint8, got {image.shape} {image.dtype}")
-        image = np.pad(image, ((0, odd_height), (0, odd_width), (0, 0)), "edge")
+        image = np.pad(image, ((0, rows - height), (0, columns - width), (0, 0)), "edge")
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
         if time is None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from panoptube.panoptic.frame import Color
 from panoptube.report.summary import BOX_EVERY, SeenTrack, Summary
+from panoptube.video import written_size
 from panoptube.view.overlay import track_color
 
 DRAWN = 2000
@@ -87,8 +88,7 @@ def page_data(
     height, width = summary.size
     return {
         "name": name,
-        # Videos of odd sizes have a row or column more.
-        "size": [width + width % 2, height + height % 2],
+        "size": written_size((height, width))[::-1],
         "shown": np.round(shown, 4).tolist(),
         "times": None if np.array_equal(shown, times) else np.round(times, 4).tolist(),
         "boxEvery": BOX_EVERY,
