@@ -100,6 +100,13 @@ def test_tiny_frames_grow(size: tuple[int, int], written: tuple[int, int], tmp_p
     assert np.abs(read.astype(int) - 90).max() < 5
 
 
+def test_frames_too_large_for_a_video(tmp_path: Path) -> None:
+    large = write_video(tmp_path / "large.mp4", 10, (1, 20000))
+    with pytest.raises(UserError, match=r"20000x1 are too large.*--max-size 16384"), large:
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(path))

@@ -33,6 +33,9 @@ SMALLEST = 16
 """Pixels of the long edge below which frames are not shrunk: nothing is left to see.
 A video is written with no edge below it."""
 
+LARGEST = 16_384
+"""Pixels of an edge that a written video may have: x264 has no more."""
+
 TICKS = 90_000
 """Of a second in a written video; whole for the usual rates."""
 
@@ -466,12 +469,17 @@ def write_video(path: str | Path, fps: float, size: tuple[int, int]) -> Iterator
         size: (height, width) of the frames in pixels.
 
     Raises:
-        UserError: the name doesn't end in .mp4, the folder can't be written, or PyAV was built without x264.
+        UserError: the name doesn't end in .mp4, frames are larger than 16384 pixels, the folder can't be
+            written, or PyAV was built without x264.
         ValueError: from `write`, for a frame of another size or type, or not later than the one before.
     """
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise UserError(f"{path}: videos are written as MP4; end its name in .mp4")
+    if max(size) > LARGEST:
+        raise UserError(
+            f"frames of {size[1]}x{size[0]} are too large for a video; shrink them (--max-size {LARGEST})"
+        )
     if "libx264" not in av.codecs_available:
         raise UserError("this PyAV has no H.264 encoder (libx264); pip install --force-reinstall av")
     part = path.with_name(f".{path.stem}.part.mp4")

@@ -77,6 +77,17 @@ def test_areas_and_boxes_are_found_where_the_json_has_none(tmp_path: Path) -> No
     assert [a["segments_info"] for a in found] == [a["segments_info"] for a in whole["annotations"]]
 
 
+def test_a_json_that_lies_about_its_pngs(tmp_path: Path) -> None:
+    write_result(tmp_path / "result")
+    path = tmp_path / "result/panoptic.json"
+    data = json.loads(path.read_text())
+    data["annotations"][1]["segments_info"].pop()
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=data["annotations"][1]["file_name"]):
+        convert_result(tmp_path / "result", "coco-panoptic", tmp_path / "coco", progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
 def test_single_images_there_and_back() -> None:
     ids = SegmentIds(STREET)
     for frame in [*FRAMES, draw("ccAr")]:

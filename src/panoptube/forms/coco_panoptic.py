@@ -89,7 +89,7 @@ def write_coco_panoptic(videos: Videos, taxonomy: Taxonomy, folder: Path, progre
     """Writes a result as above; PNGs get a second name, or are copied where the disk has no links.
 
     Raises:
-        UserError: a PNG is missing or broken, or a file can't be written.
+        UserError: a PNG is missing or broken, or doesn't fit what is listed, or a file can't be written.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -117,10 +117,10 @@ def write_coco_panoptic(videos: Videos, taxonomy: Taxonomy, folder: Path, progre
 
 def _segments_info(stored: StoredFrame) -> list[dict[str, Any]]:
     """As listed, with areas and boxes, which COCO asks for."""
-    if all(s.area is not None and s.bbox is not None for s in stored.segments):
-        return [s.to_dict() for s in stored.segments]
     id_map = stored.ids()
     stored.frame(id_map)  # whether PNG and JSON agree
+    if all(s.area is not None and s.bbox is not None for s in stored.segments):
+        return [s.to_dict() for s in stored.segments]
     rows = []
     for segment in stored.segments:
         mask = id_map == segment.id
