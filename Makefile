@@ -1,11 +1,12 @@
 # make demo   label the example video with the weights that come with panoptube, then score them on unseen streets
 # make test   everything that a change must pass
-# Both set up .venv by themselves, once: the first time takes minutes, the next seconds.
+# make docs   the documentation as pages: site/index.html
+# They set up .venv by themselves, once: the first time takes minutes, the next seconds.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: .venv/run-installed
 	$(BIN)/python examples/demo.py
@@ -15,6 +16,9 @@ test: .venv/dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+docs: .venv/dev-installed
+	$(BIN)/mkdocs build --quiet
 
 .venv/run-installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e .
@@ -28,4 +32,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
