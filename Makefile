@@ -1,6 +1,6 @@
 # make demo   label the example video with the weights that come with panoptube, then score them on unseen streets
 # make test   everything that a change must pass
-# make docs   the documentation as pages: site/index.html
+# make docs   the documentation as pages: site/index.html; .venv/bin/mkdocs serve shows them with search
 # They set up .venv by themselves, once: the first time takes minutes, the next seconds.
 
 PYTHON ?= python3

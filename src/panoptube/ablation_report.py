@@ -326,9 +326,10 @@ class AblationReport:
 def interval(values: Sequence[float]) -> Interval:
     """Mean of one or more values with its 95 % interval by Student's t.
 
-    >>> found = interval([1.0, 2.0, 3.0])  # standard error 1 / sqrt(3), t of 2 degrees of freedom 4.3027
-    >>> found.mean, round(found.low, 3), round(found.high, 3)
-    (2.0, -0.484, 4.484)
+    Examples:
+        >>> found = interval([1.0, 2.0, 3.0])  # standard error 1 / sqrt(3), t of 2 degrees of freedom 4.3027
+        >>> found.mean, round(found.low, 3), round(found.high, 3)
+        (2.0, -0.484, 4.484)
     """
     mean = statistics.mean(values)
     if len(values) < 2:

@@ -26,9 +26,10 @@ def contrastive_loss(
 
     Semantic classes and thing instances are two graphs: call it once for each and add.
 
-    >>> frame = torch.eye(2, dtype=torch.float64)
-    >>> round(contrastive_loss(frame, frame).item(), 4)  # ln(e^2 + 2) - 2
-    0.2395
+    Examples:
+        >>> frame = torch.eye(2, dtype=torch.float64)
+        >>> round(contrastive_loss(frame, frame).item(), 4)  # ln(e^2 + 2) - 2
+        0.2395
 
     Args:
         target: (N, D) float, one row a segment.

@@ -14,11 +14,12 @@ def tube_matching_loss(
     pixels, so a mask in the wrong frame costs as much as one in the wrong place. Take the softmax over all
     channels of a frame before the channels of the K segments are picked (dossier 9.4, S19).
 
-    >>> import torch
-    >>> truth = torch.zeros(2, 1, 4, 4)
-    >>> truth[:, :, :2] = 1  # 16 pixels in two frames
-    >>> round(tube_matching_loss(truth / 2, truth).item(), 4)  # 1 - 2 * 8 / (4 + 16)
-    0.2
+    Examples:
+        >>> import torch
+        >>> truth = torch.zeros(2, 1, 4, 4)
+        >>> truth[:, :, :2] = 1  # 16 pixels in two frames
+        >>> round(tube_matching_loss(truth / 2, truth).item(), 4)  # 1 - 2 * 8 / (4 + 16)
+        0.2
 
     Args:
         predicted: (2, K, H, W) float in [0, 1].

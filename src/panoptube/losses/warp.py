@@ -19,10 +19,11 @@ EPSILON = 1e-6
 def warp_bilinear(maps: Tensor, flow: Tensor) -> Tensor:
     """W(y, x) = maps at (x, y) + flow(y, x): bilinear, coordinates clamped to the border (dossier 9.4, S18).
 
-    >>> ramp = torch.arange(4.0).expand(1, 2, 4)
-    >>> half_right = torch.stack([torch.full((2, 4), 0.5), torch.zeros(2, 4)])
-    >>> [round(x, 3) for x in warp_bilinear(ramp, half_right)[0, 0].tolist()]
-    [0.5, 1.5, 2.5, 3.0]
+    Examples:
+        >>> ramp = torch.arange(4.0).expand(1, 2, 4)
+        >>> half_right = torch.stack([torch.full((2, 4), 0.5), torch.zeros(2, 4)])
+        >>> [round(x, 3) for x in warp_bilinear(ramp, half_right)[0, 0].tolist()]
+        [0.5, 1.5, 2.5, 3.0]
 
     Args:
         maps: (K, H, W) float of the frame that the flow leads to.
@@ -57,8 +58,9 @@ def occlusion_map(image: Tensor, warped: Tensor, alpha: float = 50.0, norm: Occl
     The norm is the L2 norm over the channels, not squared, as printed below Eq. 4 (dossier 9.4, S11 and
     S12): a difference of 0.02 in each channel gives 0.18.
 
-    >>> round(occlusion_map(torch.zeros(3, 1, 1), torch.full((3, 1, 1), 0.02)).item(), 2)
-    0.18
+    Examples:
+        >>> round(occlusion_map(torch.zeros(3, 1, 1), torch.full((3, 1, 1), 0.02)).item(), 2)
+        0.18
 
     Args:
         image: (3, H, W) float in [0, 1].
@@ -96,11 +98,12 @@ def warping_loss(
     The sum over the pixels that the paper prints is a mean here (dossier 9.4, S15). Both frames get a
     gradient.
 
-    >>> logits = torch.zeros(2, 3, 3)
-    >>> still, seen = torch.zeros(2, 3, 3), torch.ones(3, 3)
-    >>> other = torch.tensor([3.0, 4.0])[:, None, None].expand(2, 3, 3)
-    >>> round(warping_loss(logits, other, still, seen).item(), 4)
-    5.0
+    Examples:
+        >>> logits = torch.zeros(2, 3, 3)
+        >>> still, seen = torch.zeros(2, 3, 3), torch.ones(3, 3)
+        >>> other = torch.tensor([3.0, 4.0])[:, None, None].expand(2, 3, 3)
+        >>> round(warping_loss(logits, other, still, seen).item(), 4)
+        5.0
 
     Args:
         logits: (K, H, W) float, channel i a segment.

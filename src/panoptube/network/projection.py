@@ -57,10 +57,11 @@ def gather_levels(pyramid: Sequence[Tensor], resize: Resize, gather: Gather) -> 
 def mask_pool(embedding: Tensor, masks: Tensor, renormalize: bool = True) -> Tensor:
     """Mean embedding of each segment.
 
-    >>> import torch
-    >>> embedding = torch.eye(2)[:, :, None]  # two pixels, (1, 0) and (0, 1)
-    >>> mask_pool(embedding, torch.tensor([[[1], [0]], [[1], [1]]]), renormalize=False).tolist()
-    [[1.0, 0.0], [0.5, 0.5]]
+    Examples:
+        >>> import torch
+        >>> embedding = torch.eye(2)[:, :, None]  # two pixels, (1, 0) and (0, 1)
+        >>> mask_pool(embedding, torch.tensor([[[1], [0]], [[1], [1]]]), renormalize=False).tolist()
+        [[1.0, 0.0], [0.5, 0.5]]
 
     Args:
         embedding: (D, H, W).
