@@ -22,7 +22,7 @@ import numpy as np
 from panoptube.data.clip import Clip, Image
 from panoptube.data.labelled_video import read_labelled_videos
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar, scored_frames
+from panoptube.evaluate import scored_frames
 from panoptube.evaluation import Evaluation
 from panoptube.flow.images import dis_image_flow
 from panoptube.metrics.pq import PQ
@@ -38,6 +38,7 @@ from panoptube.network.weights import load_weights
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.predict import shipped_weights
 from panoptube.predictor import VideoPredictor
+from panoptube.progress import progress_bar
 from panoptube.view.overlay import overlay
 from panoptube.view.results import write_picture
 
@@ -56,7 +57,7 @@ def score(network: VPSNet, clips: Sequence[Clip]) -> tuple[Evaluation, Image]:
     tc = TC(taxonomy.names, "DIS (OpenCV, preset medium)")
     tracking = _tracking(taxonomy)
     rows: list[Image] = []
-    with progress_bar(True) as bar:
+    with progress_bar(True, "frames") as bar:
         task = bar.add_task("score", total=sum(map(len, clips)))
         for clip in clips:
             predictor, scored = VideoPredictor(network), set(scored_frames(clip, EVERY))

@@ -422,7 +422,10 @@ def test_command_line_prints_and_writes(city, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "a.csv").read_text().startswith("metric,k,scope,name,score")
 
 
-def test_shows_progress_on_standard_error(city, capsys):
+def test_shows_progress_on_standard_error(city, capsys, monkeypatch):
+    evaluate(city / "gt", city / "pred", progress=True)
+    assert capsys.readouterr() == ("", ""), "nothing where nobody looks"
+    monkeypatch.setenv("FORCE_COLOR", "1")
     evaluate(city / "gt", city / "pred", progress=True)
     shown = capsys.readouterr()
     assert "6/6" in shown.err

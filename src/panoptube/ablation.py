@@ -30,7 +30,7 @@ from panoptube.data.pairs import FIRST_TRAINING_SEED
 from panoptube.data.streets import street_clip
 from panoptube.dry_run import duration
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar, scored_frames
+from panoptube.evaluate import scored_frames
 from panoptube.flow.images import dis_image_flow
 from panoptube.flow.source import DISFlow
 from panoptube.metrics.protocol import PROTOCOLS, Protocol
@@ -40,6 +40,7 @@ from panoptube.network.vpsnet import VPSNet
 from panoptube.network.weights import load_weights
 from panoptube.predict import find_device
 from panoptube.predictor import VideoPredictor
+from panoptube.progress import progress_bar
 from panoptube.train import train
 
 EVERY = 5
@@ -399,7 +400,7 @@ def score(
     exact = bool(clips) and clips[0].read_flow is not None
     vpq = VPQ(network.taxonomy, protocol)
     tc = TC(network.taxonomy.names, EXACT_FLOW if exact else DISFlow.name)
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("score", total=sum(map(len, clips)))
         for clip in clips:
             if clip.taxonomy != network.taxonomy:

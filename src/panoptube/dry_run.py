@@ -9,8 +9,6 @@ from contextlib import closing
 
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from panoptube.ablation_speed import peak_mib
@@ -18,6 +16,7 @@ from panoptube.config import DataConfig, RunConfig
 from panoptube.data.datasets import find_dataset
 from panoptube.data.pairs import load_batches
 from panoptube.network.vpsnet import vpsnet
+from panoptube.progress import progress_bar
 from panoptube.train import build_optimizer, training_data
 from panoptube.training_step import TrainingStep
 
@@ -56,8 +55,8 @@ def dry_run(run: RunConfig, devices: int = 1, accelerator: str = "auto") -> Tabl
     wrapped.train()
     mixed = torch.autocast(fabric.device.type, torch.bfloat16, enabled=run.train.precision == "bf16-mixed")
     waiting, working = [], []
-    with closing(load_batches(pairs, tried, 0, 1, 0)) as batches:
-        for _ in track(range(MEASURED + 1), "dry run", console=Console(stderr=True), transient=True):
+    with closing(load_batches(pairs, tried, 0, 1, 0)) as batches, progress_bar(True, "steps") as bar:
+        for _ in bar.track(range(MEASURED + 1), description="dry run"):
             begin = time.perf_counter()
             pair, seed = next(batches)
             got = time.perf_counter()

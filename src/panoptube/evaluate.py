@@ -13,8 +13,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from panoptube.data.clip import Clip
 from panoptube.errors import UserError
@@ -32,6 +31,7 @@ from panoptube.metrics.vpq import VPQ, VPQResult
 from panoptube.panoptic.formats import StoredFrame
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.panoptic.layouts import StoredClip, read_clips
+from panoptube.progress import progress_bar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -111,7 +111,7 @@ def evaluate(
     tc = TC(taxonomy.names, source.name) if source else None
     names = [t.name for clip in clips for t in clip.truth]
     unique = len(set(names)) == len(names)
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("evaluate", total=len(names))
 
         def count(clip: StoredClip, threads: int) -> _Counted:
@@ -311,7 +311,7 @@ def evaluate_clips(
         raise UserError(f"every is {every}; score each frame with 1, or every n-th with n")
     protocol = Protocol("clips", tuple(windows), spacing=every)
     metric: VPQ | None = None
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("evaluate", total=sum(map(len, clips)) if isinstance(clips, Sequence) else None)
         for clip in clips:
             if metric is None:
@@ -398,17 +398,3 @@ def _resize(frame: PanopticFrame, size: tuple[int, int]) -> PanopticFrame:
         for m in (frame.semantic, frame.instance)
     ]
     return PanopticFrame(maps[0], maps[1], frame.scores)
-
-
-def progress_bar(show: bool) -> Progress:
-    """On standard error, with the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not show,
-    )

@@ -17,7 +17,6 @@ from panoptube.evaluate import (
     compare_pair,
     flow_source,
     ordered,
-    progress_bar,
 )
 from panoptube.evaluation import Evaluation
 from panoptube.flow.source import FlowSource
@@ -50,6 +49,7 @@ from panoptube.metrics.vpq import ClipCounts, vpq_result
 from panoptube.panoptic.frame import VOID, Category
 from panoptube.panoptic.id_png import read_id_png
 from panoptube.panoptic.layouts import Source, find_sources
+from panoptube.progress import progress_bar
 
 SCRIPTS: dict[str, tuple[str, Callable[..., list[Video]]]] = {
     "cityscapes-vps": ("cityscapes", cityscapes_videos),
@@ -96,7 +96,7 @@ def evaluate_official(
         raise UserError("official PQ is panopticapi's, which is for Cityscapes-VPS folders; leave out pq")
 
     frames = [f for video in videos for f in video]
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("evaluate", total=len(frames))
         for _ in ordered(lambda frame: frame.table, frames, workers):
             bar.advance(task)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from panoptube.cuts import mark_cuts
@@ -30,6 +29,7 @@ from panoptube.network.weights import load_weights
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, PanopticVideoWriter
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.predictor import VideoPredictor
+from panoptube.progress import progress_bar
 from panoptube.video import Choice, TimedImage, VideoSource, open_video, write_video
 from panoptube.view.overlay import OVERLAY_NAME, overlay
 
@@ -278,7 +278,7 @@ def _run(
     tracks: set[int] = set()
     cuts: list[int] = []
     with (
-        _bar(progress) as bar,
+        progress_bar(progress, _Speed()) as bar,
         write_video(folder / OVERLAY_NAME, video.fps, video.size) as write_image,
         PanopticVideoWriter(folder, taxonomy) as panoptic,
         ThreadPoolExecutor(1) as decoder,
@@ -345,8 +345,3 @@ def _stopping(
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} frames/s" if task.speed else "", style="progress.data.speed")
-
-
-def _bar(show: bool) -> Progress:
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not show)

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from panoptube.data.new_file import write_text, writing
 from panoptube.errors import UserError
 from panoptube.many import cluster, processes
 from panoptube.many.task import Listed, Settings, VideoRow, remove_unfinished
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, read_panoptic_video
+from panoptube.progress import progress_bar
 from panoptube.video import Choice, without_password
 
 if TYPE_CHECKING:
@@ -140,17 +139,9 @@ def _label(
     todo = [video for video in listed if settings.overwrite or not table.has(video)]
     remove_unfinished(out, todo)
     finished = failed = 0
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # A video may take hours, and the speed is that of all so far.
-    bar = Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        speed_estimate_period=1e9,
-        disable=not progress,
-    )
     try:
-        with bar:
+        # A video may take hours, and the speed is that of all so far.
+        with progress_bar(progress, period=1e9) as bar:
             task = bar.add_task("predict", total=len(listed), completed=len(listed) - len(todo))
 
             def record(row: VideoRow) -> None:

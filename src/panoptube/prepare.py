@@ -30,10 +30,10 @@ from panoptube.data.files import link_or_copy
 from panoptube.data.new_file import new_file
 from panoptube.data.preparation import MADE, ClipPlan, SplitPlan, make_plans
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.panoptic.frame import Taxonomy
 from panoptube.panoptic.id_png import write_id_png
 from panoptube.panoptic.segment_ids import IdMap, SegmentIds, SegmentInfo, frame_to_ids
+from panoptube.progress import progress_bar
 
 PARTS = ".prepare"
 
@@ -91,7 +91,7 @@ def _prepare_split(root: Path, plan: SplitPlan, stamp: str, workers: int, progre
     todo = [clip for clip in plan.clips if not _is_made(clip, _part(parts, clip), stamp)]
     frames = sum(len(clip.frames) for clip in plan.clips)
     make = partial(_make_clip, plan.taxonomy, plan.name, plan.instance_json is not None, parts, stamp)
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task(f"prepare {plan.name}", total=frames)
         bar.advance(task, frames - sum(len(clip.frames) for clip in todo))
         for count in _each(make, todo, workers):

@@ -37,11 +37,11 @@ from panoptube.data.cityscapes_vps import CITYSCAPES, find_clips
 from panoptube.data.kitti_step import KITTI_STEP, find_sequences
 from panoptube.data.write_layouts import KittiStepLabels, encode_picture
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.panoptic.formats import StoredFrame, read_panoptic_video
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.panoptic.layouts import Source, find_sources
 from panoptube.panoptic.segment_ids import IdMap, SegmentInfo
+from panoptube.progress import progress_bar
 
 Frames = Sequence[tuple[str, StoredFrame, tuple[int, int]]]
 """Name, prediction and (height, width) of each frame, in the order of names."""
@@ -100,7 +100,7 @@ def _pack_cityscapes_vps(frames: Frames, folder: Path, progress: bool) -> Path:
     """Checks and packs the frames; returns the file, which lies in `folder`."""
     annotations: list[dict[str, Any]] = []
     pngs, packed = folder / "pan_pred.zip", folder / "submission.zip"
-    with ZipFile(pngs, "w", ZIP_STORED) as file, progress_bar(progress) as bar:
+    with ZipFile(pngs, "w", ZIP_STORED) as file, progress_bar(progress, "frames") as bar:
         for frame_name, stored, size in bar.track(frames, description="submit"):
             ids, _ = _read_frame(stored, size)
             file.writestr(ZipInfo(f"{frame_name}.png"), stored.path.read_bytes())
@@ -115,7 +115,7 @@ def _pack_kitti_step(frames: Frames, folder: Path, progress: bool) -> Path:
     """Checks and packs the frames; returns the file, which lies in `folder`."""
     packed = folder / "submission.zip"
     labels: dict[str, KittiStepLabels] = {}
-    with ZipFile(packed, "w", ZIP_STORED) as file, progress_bar(progress) as bar:
+    with ZipFile(packed, "w", ZIP_STORED) as file, progress_bar(progress, "frames") as bar:
         for frame_name, stored, size in bar.track(frames, description="submit"):
             _, frame = _read_frame(stored, size)
             sequence = frame_name.partition("/")[0]

@@ -21,10 +21,10 @@ from panoptube.check.stored import check_stored
 from panoptube.check.tracks import Snapshot, TrackChecker
 from panoptube.data.clip import Clip, Image
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.flow.files import FlowField
 from panoptube.flow.images import dis_image_flow
 from panoptube.panoptic.frame import PanopticFrame
+from panoptube.progress import progress_bar
 
 REGULAR = 0.7
 """Share of the steps between labelled frames that must be equal for a longer one to be a gap."""
@@ -65,7 +65,7 @@ def check(
     labels, faults = open_labels(name, root, split)
     pictures: dict[bytes, tuple[str, int]] = {}
     classes: set[str] = set()
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("check", total=sum(len(item.clip) for item in labels))
         for item in labels:
             found = check_clip(item, pictures, lambda: bar.advance(task))

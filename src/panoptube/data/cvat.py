@@ -48,8 +48,8 @@ from pydantic import TypeAdapter
 from panoptube.data.coco_video_writer import CocoVideoWriter
 from panoptube.data.files import link_or_copy, list_files, picture_size, read_json
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.panoptic.frame import VOID, Category, Color, PanopticFrame, Taxonomy
+from panoptube.progress import progress_bar
 
 XML = "annotations.xml"
 MAX_BYTES = 256 << 20
@@ -425,7 +425,7 @@ def _write(
     """Everything of the split into `part`; returns the number of frames and of objects."""
     writer = CocoVideoWriter(part, split, taxonomy)
     numbers: dict[tuple[str, tuple[str, str]], int] = {}
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         bar_task = bar.add_task("import", total=sum(len(task.images) for task in tasks))
         for task in tasks:
             writer.add_video(task.name, fps, task.size)

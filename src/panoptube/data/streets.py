@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress
 
 from panoptube.data import street_render as r
 from panoptube.data.cityscapes_vps import CITYSCAPES
@@ -33,6 +33,7 @@ from panoptube.data.street_shade import colour
 from panoptube.data.write_layouts import WRITERS, save_picture
 from panoptube.errors import UserError
 from panoptube.panoptic.frame import VOID, PanopticFrame
+from panoptube.progress import progress_bar
 from panoptube.view.overlay import overlay
 
 FAR = 400.0
@@ -315,8 +316,8 @@ def synthesize(
         raise UserError(f"no layout is called {layout!r}; there are labelled-video, {', '.join(WRITERS)}")
     tiles: list[Image] = []
 
-    def draw() -> Iterator[tuple[str, Clip]]:
-        for i in track(range(clips), description="streets"):
+    def draw(bar: Progress) -> Iterator[tuple[str, Clip]]:
+        for i in bar.track(range(clips), description="streets"):
             clip = street_clip(seed + i, frames, size, difficulty)
             if layout in FROM_CITYSCAPES:
                 clip = with_classes(clip, *FROM_CITYSCAPES[layout])
@@ -325,11 +326,11 @@ def synthesize(
             if i < SHEET:
                 tiles.append(_tile(clip, frames // 2))
 
-    with new_folder(out, overwrite) as folder:
+    with progress_bar(True, "clips") as bar, new_folder(out, overwrite) as folder:
         if layout == "labelled-video":
-            _write_labelled_videos(draw(), folder, seed, difficulty)
+            _write_labelled_videos(draw(bar), folder, seed, difficulty)
         else:
-            WRITERS[layout](draw(), folder)
+            WRITERS[layout](draw(bar), folder)
         across = min(len(tiles), 2)
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % across)
         sheet = np.vstack([np.hstack(tiles[i : i + across]) for i in range(0, len(tiles), across)])

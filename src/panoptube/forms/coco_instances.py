@@ -29,10 +29,10 @@ from pydantic import Field, TypeAdapter
 from panoptube.data.files import read_json
 from panoptube.data.new_file import write_text
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.forms.extra import load
 from panoptube.forms.result import Videos, video_size
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
+from panoptube.progress import progress_bar
 
 
 def write_coco_instances(videos: Videos, taxonomy: Taxonomy, path: Path, progress: bool = True) -> None:
@@ -44,7 +44,7 @@ def write_coco_instances(videos: Videos, taxonomy: Taxonomy, path: Path, progres
     coder = load("pycocotools.mask", "COCO video instances")
     listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("coco-instances", total=sum(map(len, videos.values())))
         for number, (video, frames) in enumerate(videos.items(), 1):
             height, width = video_size(video, frames)

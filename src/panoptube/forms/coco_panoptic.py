@@ -28,11 +28,11 @@ from pydantic import TypeAdapter, ValidationError
 from panoptube.data.files import link_or_copy, picture_size
 from panoptube.data.new_file import write_text, writing
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.forms.result import Videos
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, StoredFrame
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.panoptic.segment_ids import SegmentIds, SegmentInfo, frame_to_ids, ids_to_frame
+from panoptube.progress import progress_bar
 
 _SEGMENTS = TypeAdapter(list[SegmentInfo])
 _KNOWN = {f.name for f in fields(SegmentInfo)}
@@ -93,7 +93,7 @@ def write_coco_panoptic(videos: Videos, taxonomy: Taxonomy, folder: Path, progre
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("coco-panoptic", total=sum(map(len, videos.values())))
         for video, frames in videos.items():
             for stored in frames:

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from panoptube.data.cvat import MAX_BYTES, XML
 from panoptube.data.new_file import write_text, writing
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.forms.outlines import outlines
 from panoptube.forms.result import Videos
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
+from panoptube.progress import progress_bar
 
 LABELS = "labels.json"
 
@@ -43,7 +43,7 @@ def write_cvat(videos: Videos, taxonomy: Taxonomy, folder: Path, progress: bool 
         UserError: a frame is broken, a file can't be written, or is larger than `import-cvat` reads.
     """
     write_text(folder / LABELS, json.dumps(raw_labels(taxonomy), indent=1))
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("cvat", total=sum(map(len, videos.values())))
         for name, frames in videos.items():
             path = folder / name / XML

@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 from panoptube.data.new_file import writing
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.forms.extra import load
 from panoptube.forms.result import Videos, frame_segments
 from panoptube.panoptic.frame import Taxonomy
+from panoptube.progress import progress_bar
 
 
 class TrackTables(NamedTuple):
@@ -49,7 +49,7 @@ def track_tables(
         raise UserError(f"fps is {fps}; give frames per second above 0")
     rows: list[tuple[Any, ...]] = []
     areas: list[tuple[Any, ...]] = []
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("tables", total=sum(map(len, videos.values())))
         for video, frames in videos.items():
             for t, stored in enumerate(frames):

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from panoptube.data.new_file import write_text, writing
 from panoptube.data.write_layouts import ObjectNumbers, save_picture
 from panoptube.errors import UserError
-from panoptube.evaluate import progress_bar
 from panoptube.forms.result import Videos
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
+from panoptube.progress import progress_bar
 
 CATEGORIES = "categories.json"
 FOLDER = "two_channel"
@@ -79,7 +79,7 @@ def write_two_channel(videos: Videos, taxonomy: Taxonomy, folder: Path, progress
         UserError: as `to_two_channel`; a frame is broken, or a file can't be written.
     """
     write_text(folder / CATEGORIES, json.dumps(taxonomy.to_dict()["categories"]))
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         task = bar.add_task("two-channel", total=sum(map(len, videos.values())))
         for name, frames in videos.items():
             numbers = ObjectNumbers(name, taxonomy, OBJECTS)

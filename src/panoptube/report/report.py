@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from panoptube.data.files import read_json
 from panoptube.data.new_file import write_text
 from panoptube.errors import UserError
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, read_panoptic_video
+from panoptube.progress import progress_bar
 from panoptube.report.film import frame_times, read_film
 from panoptube.report.page import make_page
 from panoptube.report.summary import summarise
@@ -63,8 +62,7 @@ def report(
             f"{film} has {len(shown) - 1} frames, {JSON_NAME} has {len(frames)}; predict the video again"
         )
     times = _times(result / JSON_NAME, shown)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         summary = summarise(bar.track(frames, description="read the frames"), taxonomy)
         video = read_film(film, shown[-1], bar)
     write_text(out, make_page(result.resolve().name, summary, shown, times, video))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from panoptube.data.clip import Image
 from panoptube.errors import UserError
-from panoptube.evaluate import ordered, progress_bar
+from panoptube.evaluate import ordered
 from panoptube.metrics.table import (
     VOID_KEY,
     FrameTable,
@@ -28,6 +28,7 @@ from panoptube.metrics.table import (
 )
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
 from panoptube.panoptic.runs import find_runs
+from panoptube.progress import progress_bar
 from panoptube.view.overlay import overlay
 from panoptube.view.results import ComparedClip, read_image
 
@@ -241,7 +242,7 @@ def clip_figure(
             frames.append(frame)
         return _Read(tables, frames if t in chosen else [])
 
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         indices = range(len(clip.frames))
         found = list(bar.track(ordered(read, indices, workers), len(indices), description="figure"))
     tables = [join_tables(part) for part in zip(*(f.tables for f in found))]

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from panoptube.data.clip import Image
 from panoptube.errors import UserError
-from panoptube.evaluate import evaluate, progress_bar
+from panoptube.evaluate import evaluate
 from panoptube.metrics.table import compare_frames, segment_keys
 from panoptube.metrics.tubes import match_tubes
 from panoptube.panoptic.frame import VOID, Color, PanopticFrame, Taxonomy
+from panoptube.progress import progress_bar
 from panoptube.view.figure import ENDINGS, clip_figure, figure_bytes
 from panoptube.view.overlay import overlay
 from panoptube.view.results import ComparedClip, read_image, read_results, write_picture
@@ -214,7 +215,7 @@ def view(
         if wanted not in places:
             raise UserError(f"{truth} has no frame {wanted!r}; its first is {next(iter(places))!r}")
     written: list[Path] = []
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, "frames") as bar:
         for wanted in bar.track(frames, description="pictures"):
             place, i = places[wanted]
             assert place.truth is not None
