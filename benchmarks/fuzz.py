@@ -13,6 +13,7 @@ import argparse
 import copy
 import io
 import json
+import resource
 import struct
 import tempfile
 import time
@@ -44,6 +45,9 @@ from panoptube.panoptic.id_png import read_id_png
 SLOWEST = 10
 """Seconds that a reader may take for one file."""
 
+LARGEST = 2048
+"""MiB that reading may take, with what Hypothesis remembers."""
+
 HOSTILE: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 255, 256, 2**24, 2**31, 2**32, 2**63, 2**64, 10**400, 0.5, -0.0, 1e308,
     float("nan"), float("inf"), "", "a", "0", "../x.png", "/etc/passwd", "\0", "\ud800", "é" * 300,
@@ -58,35 +62,55 @@ class Target:
 
     Attributes:
         name: of what it reads.
-        damaged: draws a file's content.
+        damaged: draws a file's content, or what to damage.
         read: reads it, and asserts that it is right.
         share: of the examples.
     """
 
     name: str
-    damaged: st.SearchStrategy[bytes]
-    read: Callable[[bytes], None]
+    damaged: st.SearchStrategy[Any]
+    read: Callable[[Any], None]
     share: float
 
 
-@st.composite
-def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Some bytes of it changed, left out, put in or repeated."""
+Edit = tuple[int, str, Any]
+"""Where, what, and with what; see `edited`."""
+
+
+def edits(length: int) -> st.SearchStrategy[list[Edit]]:
+    """Some bytes of a file changed, left out, put in or repeated."""
+    kinds = {
+        "change": st.integers(0, 255),
+        "cut": st.none(),
+        "leave out": st.integers(1, 64),
+        "put in": st.binary(max_size=32),
+        "repeat": st.integers(1, 64),
+    }
+    one = st.one_of(
+        *(st.tuples(st.integers(0, length), st.just(kind), value) for kind, value in kinds.items())
+    )
+    return st.lists(one, min_size=1, max_size=6)
+
+
+def edited(whole: bytes, changes: list[Edit]) -> bytes:
     data = bytearray(whole)
-    for _ in range(draw(st.integers(1, 6))):
-        at = draw(st.integers(0, len(data)))
-        how = draw(st.integers(0, 4))
-        if how == 0 and at < len(data):
-            data[at] = draw(st.integers(0, 255))
-        elif how == 1:
+    for at, kind, value in changes:
+        at = min(at, len(data))
+        if kind == "change":
+            data[at : at + 1] = bytes([value])
+        elif kind == "cut":
             del data[at:]
-        elif how == 2:
-            del data[at : at + draw(st.integers(1, 64))]
-        elif how == 3:
-            data[at:at] = draw(st.binary(max_size=32))
+        elif kind == "leave out":
+            del data[at : at + value]
+        elif kind == "put in":
+            data[at:at] = value
         else:
-            data[at:at] = data[at : at + draw(st.integers(1, 64))]
+            data[at:at] = data[at : at + value]
     return bytes(data)
+
+
+def damaged_bytes(whole: bytes) -> st.SearchStrategy[bytes]:
+    return edits(len(whole)).map(partial(edited, whole))
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -158,10 +182,9 @@ def damaged_png(draw: st.DrawFn, ids: np.ndarray) -> bytes:
 
 
 @st.composite
-def damaged_safetensors(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A file whose header has right length and wrong content."""
-    (length,) = struct.unpack_from("<Q", whole)
-    header = json.loads(whole[8 : 8 + length])
+def damaged_header(draw: st.DrawFn, whole: bytes) -> bytes:
+    """The start of a safetensors file, up to the numbers: right length, wrong content."""
+    header = json.loads(whole[8:])
     if draw(st.booleans()):  # what panoptube itself has put in
         inner = draw(st.sampled_from(["run", "taxonomy"]))
         text = header["__metadata__"][inner].encode()
@@ -170,7 +193,7 @@ def damaged_safetensors(draw: st.DrawFn, whole: bytes) -> bytes:
         text = json.dumps(header).encode()
     else:
         text = draw(damaged_json(json.dumps(header).encode()))
-    return struct.pack("<Q", len(text)) + text + whole[8 + length :]
+    return struct.pack("<Q", len(text)) + text
 
 
 def read_png(path: Path, data: bytes) -> None:
@@ -199,8 +222,20 @@ def read_json(path: Path, data: bytes) -> None:
         assert (pixels.instance >= 0).all()
 
 
-def read_weights(path: Path, data: bytes) -> None:
-    """A network that can be computed with."""
+def read_weights(path: Path, start: bytes, numbers: bytes, damage: tuple[str, Any]) -> None:
+    """A network that can be computed with.
+
+    Args:
+        path: where to write the file.
+        start, numbers: of the file without damage.
+        damage: "start" and "file" with edits, "header" with another start. Hypothesis keeps it of every try;
+            whole files would fill the memory.
+    """
+    kind, value = damage
+    if kind == "file":
+        data = edited(start + numbers, value)
+    else:
+        data = (edited(start, value) if kind == "start" else value) + numbers
     path.write_bytes(data)
     network, _ = load_weights(path)
     assert all(value.isfinite().all() for value in network.state_dict().values())
@@ -232,6 +267,7 @@ def targets(folder: Path) -> list[Target]:
     save_weights(small, vpsnet(config, CITYSCAPES), RunConfig(name="small", network=config))
     weights = small.read_bytes()
     (length,) = struct.unpack_from("<Q", weights)
+    start, numbers = weights[: 8 + length], weights[8 + length :]
     png = (folder / PNG_FOLDER / "0.png").read_bytes()
     return [
         Target("PNG", damaged_bytes(png) | damaged_png(ids), partial(read_png, folder / "a.png"), 0.5),
@@ -244,13 +280,18 @@ def targets(folder: Path) -> list[Target]:
         Target(
             "weights",
             # The header is where the structure is: damage falls there as often as into the numbers.
-            damaged_bytes(weights[: 8 + length]).map(lambda head: head + weights[8 + length :])
-            | damaged_bytes(weights)
-            | damaged_safetensors(weights),
-            partial(read_weights, folder / "a.safetensors"),
+            st.tuples(st.just("start"), edits(len(start)))
+            | st.tuples(st.just("file"), edits(len(weights)))
+            | st.tuples(st.just("header"), damaged_header(start)),
+            partial(read_weights, folder / "a.safetensors", start, numbers),
             0.05,
         ),
     ]
+
+
+def peak() -> int:
+    """MiB that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def fuzz(target: Target, examples: int) -> Counter[str]:
@@ -261,9 +302,10 @@ def fuzz(target: Target, examples: int) -> Counter[str]:
 
     Raises:
         Exception: whatever a reader raised that is no `UserError` of one line, or an `AssertionError` if what
-            it read is wrong or it took too long.
+            it read is wrong or it took too long or too much memory.
     """
     outcomes: Counter[str] = Counter()
+    before = peak()
 
     @settings(
         max_examples=examples,
@@ -273,15 +315,16 @@ def fuzz(target: Target, examples: int) -> Counter[str]:
         suppress_health_check=list(HealthCheck),
     )
     @given(target.damaged)
-    def each(data: bytes) -> None:
+    def each(damaged: Any) -> None:
         begin, said = time.perf_counter(), ""
         try:
-            target.read(data)
+            target.read(damaged)
         except UserError as error:
             said = str(error)
         assert "\n" not in said
         outcomes["refused" if said else "read"] += 1
         assert time.perf_counter() - begin < SLOWEST
+        assert peak() < before + LARGEST
 
     each()
     return outcomes
