@@ -52,11 +52,11 @@ def gradient(stored: Arrays, index: int, factor: float) -> dict[str, float]:
 
 
 def change_inference(stored: Arrays) -> dict[str, float]:
-    shift = 2e-3 * stored["f0_fcn_score"].std()
-    stored["f0_fcn_score"] += shift
+    shift = 2e-3 * stored["f1_fcn_score"].std()
+    stored["f1_fcn_score"] += shift
     stored["f0_det_obj_ids"][0] += 1
     return {
-        "f0_fcn_score": float(shift),
+        "f1_fcn_score": float(shift),
         "f0_det_obj_ids": 1,
         f"f0_det_obj_ids{parity_track.ON_STORED}": 1,
     }
