@@ -17,7 +17,10 @@ from test_predict import narrow
 from test_predict_many import COMMAND, files, films, interrupted, killing, listed, run, shown, states, table
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills by POSIX's signals")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="kills by POSIX's signals"),
+    pytest.mark.xdist_group("ray"),  # "auto" would find the cluster of another test
+]
 
 
 def test_killed_workers_and_a_broken_video_stop_no_other(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import json
+import logging
 import os
 import re
 import signal
@@ -47,10 +48,14 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Fake:
-    """In place of the predictor: a car on a road. Waits from frame `stop` on, as long as `gate` is closed."""
+    """In place of the predictor: a car on a road.
+
+    Waits from frame `stop` on, as long as `gate` is closed; `held` tells that it does.
+    """
 
     stop = 99
     gate = threading.Event()
+    held = threading.Event()
     broken = False
 
     def __init__(self, network: object, flow: object) -> None:
@@ -63,6 +68,7 @@ class Fake:
         if self.broken:
             raise ValueError("a defect")
         if self._number >= self.stop:
+            self.held.set()
             assert self.gate.wait(60)
         self._number += 1
         semantic, instance = np.full(SIZE, SKY, np.uint8), np.zeros(SIZE, np.int32)
@@ -75,6 +81,7 @@ class Fake:
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setattr(Fake, "gate", threading.Event())
+    monkeypatch.setattr(Fake, "held", threading.Event())
     monkeypatch.setattr("panoptube.serve.VideoPredictor", Fake)
     monkeypatch.setattr("panoptube.serve.PAUSE", 0.01)
     folder = tmp_path / "desk"
@@ -180,6 +187,7 @@ def test_a_cancelled_prediction_leaves_nothing(
 
     def cancel(view: View) -> None:
         if "Frame 2 of 6" in view.status:
+            assert Fake.held.wait(60)  # earlier it would end before it says that it will
             desk.cancel("b")  # no prediction of that page
             desk.cancel("a")
         if "Cancelling" in view.status:
@@ -253,6 +261,8 @@ def test_all_addresses_are_served_with_a_warning(
     monkeypatch.setattr(uvicorn.Server, "run", stop)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
+    handler = logging.Handler()  # the caller's
+    monkeypatch.setattr(handler, "close", lambda: pytest.fail("it was closed"))
     with pytest.raises(KeyboardInterrupt):
         serve(0, "0.0.0.0")
     printed = capsys.readouterr()
@@ -340,7 +350,7 @@ def test_in_a_browser_a_video_is_labelled_and_another_cancelled(
             page.until("document.querySelector('#source input[type=file]') !== null")
             page.choose("#source input[type=file]", path)
             page.until(f"document.querySelector('#source').innerText.includes('{path.stem}')")
-            page.until("!document.querySelector('#go').disabled")
+            page.until("document.querySelector('#go')?.disabled === false")
             page.run(press.format("go"))
 
         page.open(server.url)

@@ -545,8 +545,10 @@ def serve(
             print(f"panoptube: everybody on the network can use this page (--host {host})", file=sys.stderr)
         try:
             # What fails in a page's functions gradio prints itself; what uvicorn would log is connections
-            # that the end of the server cuts off.
-            config = uvicorn.Config(build_app(desk), log_level="critical", timeout_graceful_shutdown=1)
+            # that the end of the server cuts off. Its log_config would close the handlers of all loggers.
+            config = uvicorn.Config(
+                build_app(desk), log_config=None, log_level="critical", timeout_graceful_shutdown=1
+            )
             server = uvicorn.Server(config)
             shown = f"[{host}]" if ":" in host else host
             print(f"panoptube: http://{shown}:{port} (Ctrl-C ends it)", flush=True)

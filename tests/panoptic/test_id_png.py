@@ -25,10 +25,11 @@ def encode(ids: np.ndarray, kinds: list[int], interlaced: int = 0) -> bytes:
     return png(ids.shape, zlib.compress(rows), interlaced)
 
 
-def png(size: tuple[int, ...], packed: bytes, interlaced: int = 0) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def png(size: tuple[int, ...], packed: bytes, interlaced: int = 0) -> bytes:
     header = struct.pack(">IIBBBBB", size[1], size[0], 8, 2, 0, 0, interlaced)
     # Rows may come in several chunks, with others between.
     parts = chunk(b"IDAT", packed[:7]) + chunk(b"IDAT", packed[7:])
@@ -98,6 +99,12 @@ def test_stored_rows_and_ids_share_memory(shape, kind, tmp_path):
             "an unknown form of compression, filter",
         ),
         (png((3, 4), b"nonsense", interlaced=1), "not decodable"),
+        (
+            png((1, 1), zlib.compress(bytes(4)), interlaced=1)[:-12]
+            + chunk(b"tRNS", b"")
+            + chunk(b"IEND", b""),
+            "not decodable",
+        ),
         (png((2**14, 2**14 + 1), b"nonsense"), r"has 16385 x 16384 pixels; 268435456 are the most"),
         (png((2**31, 2**31), b"nonsense", interlaced=1), "are the most that are read"),
     ],
