@@ -32,7 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -477,10 +477,9 @@ def _agrees(out: Path) -> bool:
 def first_frame(out: Path, process: multiprocessing.process.BaseProcess) -> None:
     """Waits until it has written one."""
     until = time.monotonic() + HANGS
-    while process.is_alive() and time.monotonic() < until:
+    while not wait([process.sentinel], 0.01) and time.monotonic() < until:
         if any(out.parent.glob(f".{out.name}.*.part/{PNG_FOLDER}/*.png")):
             return
-        time.sleep(0.01)
 
 
 def command(words: tuple[str, ...], said: Connection, largest: int | None, user: int | None) -> None:
@@ -500,13 +499,17 @@ def command(words: tuple[str, ...], said: Connection, largest: int | None, user:
 class Running:
     """The command of a try, and what it says."""
 
+    # Starting a process asks the others, too, whether they have ended, and whoever asks first gets the code.
+    _asking = threading.Lock()
+
     def __init__(self, made: Try, *more: str) -> None:
         context = multiprocessing.get_context("forkserver")
         ours, theirs = context.Pipe(duplex=False)
         self.process = context.Process(
             target=command, args=((*made.words, *more), theirs, made.largest, made.user)
         )
-        self.process.start()
+        with self._asking:
+            self.process.start()
         theirs.close()
         self._read: list[bytes] = []
         self._reader = threading.Thread(target=self._listen, args=(ours,))
@@ -518,13 +521,13 @@ class Running:
 
     def end(self) -> tuple[int | None, str]:
         """Waits for it, and kills it if it hangs: exit code, or None for that, and stderr."""
-        self.process.join(HANGS)
-        code = self.process.exitcode
-        if code is None:
-            self.process.kill()
+        hangs = not wait([self.process.sentinel], HANGS)
+        with self._asking:
+            if hangs:
+                self.process.kill()
             self.process.join()
         self._reader.join()
-        return code, b"".join(self._read).decode(errors="replace")
+        return None if hangs else self.process.exitcode, b"".join(self._read).decode(errors="replace")
 
 
 def outcome(made: Try) -> str:
