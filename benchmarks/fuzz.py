@@ -205,7 +205,7 @@ def read_png(path: Path, data: bytes) -> None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             other = np.asarray(image.convert("RGB"), np.uint32)
-    except (OSError, SyntaxError, ValueError, struct.error):
+    except Exception:  # Pillow raises whatever a broken file leads it to
         return  # it is stricter with what lies beside the picture
     np.testing.assert_array_equal(ids, other @ np.array([1, 256, 65536], np.uint32))
 
