@@ -114,7 +114,7 @@ def _decode_interlaced(data: bytes) -> IdMap:
     try:
         with Pillow.open(BytesIO(data), formats=["PNG"]) as image:
             pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, struct.error, Pillow.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Pillow.DecompressionBombError) as error:
         raise ValueError("not decodable") from error
     ids: IdMap = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA).view("<u4")[..., 0] & np.uint32(IDS - 1)
     return ids
