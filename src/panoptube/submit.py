@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -107,7 +108,10 @@ def _pack_cityscapes_vps(frames: Frames, folder: Path, progress: bool) -> Path:
             annotations.append({"segments_info": [_describe(ids, s) for s in stored.segments]})
     with ZipFile(packed, "w", ZIP_STORED) as file:
         file.writestr(ZipInfo("pred.json"), json.dumps({"annotations": annotations}), ZIP_DEFLATED)
-        file.write(pngs, pngs.name)
+        inner = ZipInfo(pngs.name)  # without the time, so that equal results are equal files
+        inner.file_size = pngs.stat().st_size  # tells whether it needs the form for more than 2 GB
+        with pngs.open("rb") as source, file.open(inner, "w") as target:
+            shutil.copyfileobj(source, target)
     return packed
 
 

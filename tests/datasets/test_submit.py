@@ -125,6 +125,8 @@ def test_frames_are_found_by_their_names_in_one_folder(form: str, root: Path, tm
     (unpacked / "pan_pred.zip").unlink()
     submit("cityscapes-vps", unpacked, root, tmp_path / "t.zip", "val", progress=False)
     assert (tmp_path / "t.zip").read_bytes() == (tmp_path / "s.zip").read_bytes()
+    with ZipFile(tmp_path / "t.zip") as file:
+        assert {info.date_time[0] for info in file.infolist()} == {1980}, "no time in it"
 
 
 def edit(pred: Path, change: Callable[[list[dict]], object]) -> None:  # type: ignore[type-arg]
