@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from panoptube.data.clip import Image
 from panoptube.errors import UserError
-from panoptube.panoptic.id_png import read_id_png
+from panoptube.panoptic.id_png import BROKEN, read_id_png
 from panoptube.panoptic.segment_ids import IdMap
 
 T = TypeVar("T")
 
 PICTURES = (".jpg", ".jpeg", ".png")
-_BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Pillow.DecompressionBombError)
-"""What Pillow raises for files that aren't whole."""
 
 
 class MissingData(UserError):
@@ -57,7 +53,7 @@ def picture_size(path: Path) -> tuple[int, int]:
             return picture.height, picture.width
     except FileNotFoundError as error:
         raise UserError(f"can't read {path}: {error.strerror}; unpack it again") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UserError(f"{path} is not a readable picture; unpack it again") from error
 
 
@@ -219,7 +215,7 @@ def _open(path: Path) -> Pillow.Image:
         return picture
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; unpack it again") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UserError(f"{path} is not a readable picture; unpack it again") from error
 
 

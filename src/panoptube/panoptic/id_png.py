@@ -26,6 +26,9 @@ from panoptube.data.new_file import new_file
 from panoptube.errors import UserError
 from panoptube.panoptic.segment_ids import IDS, IdMap
 
+BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Pillow.DecompressionBombError)
+"""What Pillow raises for pictures that aren't whole."""
+
 MOST_PIXELS = 2**28
 """Of a map. A file of a few megabytes can hold one that no memory can."""
 
@@ -114,7 +117,7 @@ def _decode_interlaced(data: bytes) -> IdMap:
     try:
         with Pillow.open(BytesIO(data), formats=["PNG"]) as image:
             pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, struct.error, Pillow.DecompressionBombError) as error:
+    except BROKEN as error:
         raise ValueError("not decodable") from error
     ids: IdMap = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA).view("<u4")[..., 0] & np.uint32(IDS - 1)
     return ids
