@@ -24,8 +24,9 @@ from rich.table import Table
 
 from panoptube.data.clip import Image
 from panoptube.network.inference import Precision
+from panoptube.network.vpsnet import Detections
 from panoptube.panoptic.frame import PanopticFrame
-from panoptube.predict import load_network, shipped_weights, write_predictions
+from panoptube.predict import load_network, look_ahead, shipped_weights, write_predictions
 from panoptube.predictor import VideoPredictor
 from panoptube.video import open_video
 
@@ -58,21 +59,21 @@ def main() -> None:
     memory: list[float] = []
     seen: Counter[int] = Counter()
 
-    def step(image: Image) -> PanopticFrame:
-        frame = predictor.step(image)
+    def step(image: Image, found: Detections | None = None) -> PanopticFrame:
+        frame = predictor.step(image, found)
         seen.update(np.unique(frame.instance).tolist())
         memory.append(resident_mib())
         return frame
 
     with tempfile.TemporaryDirectory() as folder:
+        video = open_video(arguments.video)
         done = write_predictions(
-            open_video(arguments.video),
+            video,
             step,
             network.taxonomy,
             Path(folder) / "out",
             restart=predictor.restart,
-            look_ahead=predictor.look_ahead if arguments.batch > 1 else None,
-            batch=arguments.batch,
+            ahead=look_ahead(predictor, video, arguments.batch),
         )
     late = min(7 * EARLY, len(memory)) - 1
     early = min(EARLY, len(memory)) - 1

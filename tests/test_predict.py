@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from panoptube.network.vpsnet import Detections, VPSNet, vpsnet
 from panoptube.network.weights import save_weights
 from panoptube.panoptic.formats import PanopticVideoWriter, read_panoptic_video
 from panoptube.panoptic.frame import PanopticFrame
-from panoptube.predict import PredictSummary, find_device, predict, write_predictions
+from panoptube.predict import Ahead, PredictSummary, find_device, look_ahead, predict, write_predictions
 from panoptube.predictor import VideoPredictor
 from panoptube.video import Choice, Timed, VideoSource, open_video, write_video
 from panoptube.view.overlay import overlay
@@ -66,9 +67,7 @@ class Fake:
         return self.answers[-1]
 
 
-def run(
-    film: Path, out: Path, step: Callable[[np.ndarray], PanopticFrame], **options: object
-) -> PredictSummary:
+def run(film: Path, out: Path, step: Callable[..., PanopticFrame], **options: object) -> PredictSummary:
     return write_predictions(open_video(film), step, CITYSCAPES, out, **options)  # type: ignore[arg-type]
 
 
@@ -467,13 +466,19 @@ def test_several_frames_at_once_give_the_same(
 
 def test_tracks_start_anew_at_a_cut_within_a_batch(film: Path, tmp_path: Path) -> None:
     calls: list[str] = []
+    looks: list[int] = []
     images = [np.full((*SIZE, 3), value, np.uint8) for value in (30, 30, 220, 220)]
     images[2][:, :30], images[3][:, :30] = (200, 0, 90), (200, 0, 90)
     with write_video(tmp_path / "cut.mp4", 10, SIZE) as write:
         for picture in [i for i in images for _ in range(4)]:
             write(picture)
 
-    def step(image: np.ndarray) -> PanopticFrame:
+    def look(images: Sequence[np.ndarray]) -> list[int]:
+        looks.append(len(images))
+        return [int(image.sum()) for image in images]
+
+    def step(image: np.ndarray, found: int) -> PanopticFrame:
+        assert found == image.sum()
         calls.append("step")
         return PanopticFrame(np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.int32))
 
@@ -482,15 +487,64 @@ def test_tracks_start_anew_at_a_cut_within_a_batch(film: Path, tmp_path: Path) -
         tmp_path / "out",
         step,
         restart=lambda: calls.append("restart"),
-        look_ahead=lambda images: calls.append(f"look at {len(images)}"),
-        batch=5,
+        ahead=Ahead(look, batch=5),
     )
-    steps = ["step"] * 5
-    assert calls == [
-        *("look at 5", *steps),
-        *("look at 5", *steps[:3], "restart", *steps[3:]),
-        *("look at 5", *steps, "look at 1", "step"),
-    ]
+    assert looks == [5, 5, 5, 1]
+    assert calls == ["step"] * 8 + ["restart"] + ["step"] * 8
+
+
+def test_frames_seen_at_the_same_time_are_followed_in_order(film: Path, tmp_path: Path) -> None:
+    both, threads = threading.Barrier(2), torch.get_num_threads()
+    seen: list[int] = []
+    of_look: set[int] = set()
+
+    def look(images: Sequence[np.ndarray]) -> list[int]:
+        both.wait(10)  # two calls at a time, or it breaks
+        of_look.add(torch.get_num_threads())
+        return [int(image.sum()) for image in images]
+
+    def step(image: np.ndarray, found: int) -> PanopticFrame:
+        seen.append(found)
+        return still
+
+    torch.set_num_threads(4)
+    try:
+        still = PanopticFrame(np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.int32))
+        assert run(film, tmp_path / "out", step, ahead=Ahead(look, calls=2)).frames == 10
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+    assert of_look == {2}
+    assert seen == [int(image.sum()) for image, _ in open_video(film).frames()]
+
+
+def test_what_looking_ahead_raises_comes_out(film: Path, tmp_path: Path) -> None:
+    def look(images: Sequence[np.ndarray]) -> list[int]:
+        raise Broken
+
+    before = set(threading.enumerate())
+    with pytest.raises(Broken):
+        run(film, tmp_path / "out", Fake(), ahead=Ahead(look, calls=2))
+    assert names(tmp_path) == ["film.mp4"]
+    assert not still_running(before)
+
+
+def test_a_cpu_sees_as_many_small_frames_at_once_as_it_has_threads(tmp_path: Path) -> None:
+    network, _ = narrow(tmp_path)
+    size, threads = network.config.test_size, torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        for height, calls in ((48, 6), (384, 5), (576, 2), (768, 1), (3072, 1)):
+            network.config = network.config.model_copy(update={"test_size": (height, height * 4 // 3)})
+            assert look_ahead(VideoPredictor(network), Blocks()) == Ahead(ANY, 1, calls)
+        network.config = network.config.model_copy(update={"test_size": (384, 512)})
+        assert look_ahead(VideoPredictor(network), Blocks(), 2) == Ahead(ANY, 2, 2)
+    finally:
+        torch.set_num_threads(threads)
+        network.config = network.config.model_copy(update={"test_size": size})
+    assert look_ahead(VideoPredictor(network), Live()) is None
+    fusing, _ = narrow(tmp_path, fuse=True)
+    assert look_ahead(VideoPredictor(fusing), Blocks()) is None
 
 
 def test_a_batch_where_frames_come_one_by_one_is_refused(

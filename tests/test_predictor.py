@@ -205,20 +205,17 @@ def test_frames_seen_ahead_are_followed_in_order() -> None:
     script = [[(BOX, CAR, 0)], [(BOX, CAR, 0), ([64.0, 16, 95, 47], PERSON, 1)], []]
     pictures = [image(64, 128, seed) for seed in range(5)]
     ahead, plain = predictor(Counting(script)), predictor(Counting(script))
-    ahead.look_ahead(pictures[:3])
-    ahead.look_ahead([])
-    with pytest.raises(ValueError, match="3 frames were seen ahead; step takes them first"):
-        ahead.look_ahead(pictures[3:])
-    for picture in pictures:
-        ours, theirs = ahead.step(picture), plain.step(picture)
+    found = [*ahead.detect(pictures[:3]), *ahead.detect(pictures[3:])]
+    assert len(ahead.tracker) == 0
+    for picture, said in zip(pictures, found):
+        ours, theirs = ahead.step(picture, said), plain.step(picture)
         np.testing.assert_array_equal(ours.instance, theirs.instance)
         np.testing.assert_array_equal(ours.semantic, theirs.semantic)
     assert len(ahead.network.shown) == 5  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="images must have one size"):
-        ahead.look_ahead([image(64, 128), image(64, 120)])
-    ahead.look_ahead([image(64, 128)])
-    with pytest.raises(ValueError, match=r"seen ahead was \(64, 128\), this one is \(64, 120\)"):
-        ahead.step(image(64, 120))
+    with pytest.raises(ValueError, match=r"images must have one size, got .*120.*128"):
+        ahead.detect([image(64, 128), image(64, 120)])
+    with pytest.raises(ValueError, match=r"images must have one size, got \[\]"):
+        ahead.detect([])
 
 
 def test_memory_is_bounded_by_max_age() -> None:

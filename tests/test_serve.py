@@ -57,6 +57,7 @@ class Fake:
     gate = threading.Event()
     held = threading.Event()
     broken = False
+    fuses = True  # so that nothing is looked at ahead
 
     def __init__(self, network: object, flow: object) -> None:
         self._number = 0
@@ -64,7 +65,7 @@ class Fake:
     def restart(self) -> None:
         return
 
-    def step(self, image: np.ndarray) -> PanopticFrame:
+    def step(self, image: np.ndarray, found: object = None) -> PanopticFrame:
         if self.broken:
             raise ValueError("a defect")
         if self._number >= self.stop:

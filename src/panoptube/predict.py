@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,17 +25,20 @@ from panoptube.errors import UserError
 from panoptube.flow.images import ImageFlow, dis_image_flow
 from panoptube.network.exported import ExportedNetwork, is_exported, load_exported
 from panoptube.network.inference import Precision, choose_dtype, for_inference
-from panoptube.network.vpsnet import VPSNet
+from panoptube.network.vpsnet import Detections, VPSNet
 from panoptube.network.weights import load_weights
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, PanopticVideoWriter
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
-from panoptube.predictor import VideoPredictor
+from panoptube.predictor import VideoPredictor, network_size
 from panoptube.progress import progress_bar
 from panoptube.video import Choice, TimedImage, VideoSource, open_video, write_video
 from panoptube.view.overlay import OVERLAY_NAME, overlay
 
 AHEAD = 4
 """Frames that may wait before the network, and after it: enough to even out, few enough to fit in memory."""
+
+PIXELS_AT_ONCE = 1 << 20
+"""Of small frames that a CPU sees at the same time: together they take the memory of one larger frame."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def predict(
         cuts: start tracks anew at a hard cut (`panoptube.cuts`).
         batch: how many frames of a recorded video go through the network at once; results are the same but
             for rounding. It takes the memory of so many frames, and pays where a frame alone leaves a GPU
-            idle.
+            idle. On a CPU, small frames are seen at the same time anyway, each by its own threads.
 
     Raises:
         UserError: the source can't be read, `out` holds something, the weights aren't panoptube's, `flow`
@@ -130,9 +134,9 @@ def predict(
     if batch > 1 and video.live:
         raise UserError("a live video comes a frame at a time; leave out the batch")
     network, find_flow = load_network(weights, device, flow, precision)
-    if batch > 1 and isinstance(network, VPSNet) and network.fuse is not None:
-        raise UserError("these weights are of a network that needs the frame before; leave out the batch")
     predictor = VideoPredictor(network, flow=find_flow)
+    if batch > 1 and predictor.fuses:
+        raise UserError("these weights are of a network that needs the frame before; leave out the batch")
     return write_predictions(
         video,
         predictor.step,
@@ -141,8 +145,7 @@ def predict(
         max_frames,
         overwrite,
         predictor.restart if cuts else None,
-        look_ahead=predictor.look_ahead if batch > 1 else None,
-        batch=batch,
+        ahead=look_ahead(predictor, video, batch),
     )
 
 
@@ -218,17 +221,50 @@ def check_free(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} holds a result; name another folder, or overwrite it (--overwrite)")
 
 
+Seen = Sequence[Detections | None]
+"""What `Ahead.detect` said of frames; None of those that it was not asked about."""
+
+
+class Ahead(NamedTuple):
+    """How the network sees frames before they are followed.
+
+    Attributes:
+        detect: what the network says of frames.
+        batch: how many frames it gets at once; the last ones may be fewer.
+        calls: how many such calls are made at the same time, each in a thread with its share of PyTorch's
+            threads.
+    """
+
+    detect: Callable[[Sequence[Image]], Sequence[Detections]]
+    batch: int = 1
+    calls: int = 1
+
+
+def look_ahead(predictor: VideoPredictor, video: VideoSource, batch: int = 1) -> Ahead | None:
+    """How `write_predictions` is fastest; None if frames must come one by one.
+
+    A layer of a small frame is too little work for several threads to share: on a CPU each of them sees a
+    frame of its own.
+    """
+    if predictor.fuses or video.live:
+        return None
+    calls = 1
+    if isinstance(predictor.network, VPSNet) and predictor.device.type == "cpu":
+        height, width = network_size(video.size, predictor.network.config.test_size)
+        calls = max(1, min(torch.get_num_threads(), PIXELS_AT_ONCE // (batch * height * width)))
+    return Ahead(predictor.detect, batch, calls)
+
+
 def write_predictions(
     video: VideoSource,
-    step: Callable[[Image], PanopticFrame],
+    step: Callable[..., PanopticFrame],
     taxonomy: Taxonomy,
     out: Path,
     max_frames: int | None = None,
     overwrite: bool = False,
     restart: Callable[[], None] | None = None,
     progress: bool = True,
-    look_ahead: Callable[[Sequence[Image]], None] | None = None,
-    batch: int = 1,
+    ahead: Ahead | None = None,
 ) -> PredictSummary:
     """Run `step` over a video and write what `predict` writes; threads decode and write beside it.
 
@@ -237,13 +273,14 @@ def write_predictions(
 
     Args:
         video: its frames, in order, are what `step` gets.
-        step: (H, W, 3) uint8 RGB -> frame of the same size.
+        step: (H, W, 3) uint8 RGB -> frame of the same size. With `ahead`, what that says of the frame is its
+            second argument.
         taxonomy: what the frames' classes are.
         out, max_frames, overwrite: as in `predict`.
         restart: called before `step` gets the first frame of a new shot; None looks for no cuts.
         progress: show a bar with the time left.
-        look_ahead: called with the next `batch` frames of a recorded video before `step` gets each of them.
-        batch: see `look_ahead`; the last ones may be fewer.
+        ahead: see the next frames of a recorded video before `step` follows them, in order; None for a live
+            one.
 
     Raises:
         UserError: `out` holds something, the disk is full, or what `video` and `step` raise.
@@ -252,23 +289,20 @@ def write_predictions(
     out = out.resolve()
     start = time.perf_counter()
     with disk_errors(out), part_of(out) as part:
-        frames, tracks, cuts = _run(
-            video, step, taxonomy, part, max_frames, restart, progress, look_ahead, batch
-        )
+        frames, tracks, cuts = _run(video, step, taxonomy, part, max_frames, restart, progress, ahead)
     taken = time.perf_counter() - start
     return PredictSummary(out, frames, tracks, taken, tuple(video.notes), tuple(cuts))
 
 
 def _run(
     video: VideoSource,
-    step: Callable[[Image], PanopticFrame],
+    step: Callable[..., PanopticFrame],
     taxonomy: Taxonomy,
     folder: Path,
     max_frames: int | None,
     restart: Callable[[], None] | None,
     progress: bool,
-    look_ahead: Callable[[Sequence[Image]], None] | None,
-    batch: int,
+    ahead: Ahead | None,
 ) -> tuple[int, int, list[int]]:
     """Number of frames and of tracks, and the frames that begin a shot."""
     frames = video.frames()
@@ -284,6 +318,7 @@ def _run(
         ThreadPoolExecutor(1) as decoder,
         ThreadPoolExecutor(1) as painter,
         ThreadPoolExecutor(1) as filer,
+        _looking(ahead) as look,
         _stopping(video, frames, decoder),
     ):
 
@@ -295,24 +330,29 @@ def _run(
             tracks.update(np.unique(frame.instance).tolist())
 
         task = bar.add_task("predict", total=total)
-        ahead: deque[Future[tuple[TimedImage, bool] | None]] = deque()
+        decoded: deque[Future[tuple[TimedImage, bool] | None]] = deque()
+        seen: deque[tuple[list[tuple[TimedImage, bool]], Future[Seen]]] = deque()
         written: deque[Future[None]] = deque()
+        batch, calls = (1, 0) if ahead is None else ahead[1:]
         count = 0
         begin: float | None = None
         try:
             while True:
-                # Of a live video the newest frame is asked for when it is needed, not before.
-                while len(ahead) < (1 if video.live else AHEAD + batch):
-                    ahead.append(decoder.submit(next, chosen, None))
-                came = [item for _ in range(batch) if (item := ahead.popleft().result()) is not None]
-                if not came:
+                while len(seen) <= 2 * calls:
+                    # Of a live video the newest frame is asked for when it is needed, not before.
+                    while len(decoded) < (1 if video.live else AHEAD + batch):
+                        decoded.append(decoder.submit(next, chosen, None))
+                    came = [item for _ in range(batch) if (item := decoded.popleft().result()) is not None]
+                    if not came:
+                        break
+                    seen.append((came, look([image for (image, _), _ in came])))
+                if not seen:
                     break
-                if look_ahead is not None:
-                    look_ahead([image for (image, _), _ in came])
-                for (image, shown), cut in came:
+                came, found = seen.popleft()
+                for ((image, shown), cut), said in zip(came, found.result()):
                     if cut and restart is not None:
                         restart()
-                    frame = step(image)
+                    frame = step(image) if said is None else step(image, said)
                     begin = shown if begin is None else begin
                     written.append(painter.submit(paint, image, frame, shown - begin))
                     written.append(filer.submit(file, f"{count:06d}", frame, shown, cut))
@@ -328,6 +368,29 @@ def _run(
         for future in written:
             future.result()
     return count, len(tracks - {0}), cuts
+
+
+@contextmanager
+def _looking(ahead: Ahead | None) -> Iterator[Callable[[Sequence[Image]], Future[Seen]]]:
+    """Frames -> what was said of each, to come; nothing without `ahead`."""
+    if ahead is None:
+
+        def nothing(images: Sequence[Image]) -> Future[Seen]:
+            done: Future[Seen] = Future()
+            done.set_result([None] * len(images))
+            return done
+
+        yield nothing
+        return
+    threads, detect = torch.get_num_threads(), ahead.detect
+    # New threads have as many as this one; and it doesn't take more of them than its share, either.
+    torch.set_num_threads(max(1, threads // ahead.calls))
+    pool = ThreadPoolExecutor(ahead.calls)
+    try:
+        yield lambda images: pool.submit(detect, images)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 @contextmanager

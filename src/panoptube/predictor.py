@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import cv2
@@ -41,9 +40,9 @@ class VideoPredictor:
         self.flow = flow
         self.device = network.device
         self.legacy = network.config.legacy
+        self.fuses = isinstance(network, VPSNet) and network.fuse is not None
         self.tracker = Tracker(None if self.legacy else max_age, network.config.match_score)
         self._number = 0
-        self._ahead: deque[tuple[tuple[int, int], Detections]] = deque()
         self._before: tuple[Image, list[Tensor]] | None = None
 
     def restart(self) -> None:
@@ -53,54 +52,43 @@ class VideoPredictor:
         self._before = None
 
     @torch.inference_mode()
-    def look_ahead(self, images: Sequence[NDArray[np.uint8]]) -> None:
-        """The network sees the next frames at once; `step` takes what it said of each, and follows.
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """What the network says of frames, which it sees all at once; `step` then follows.
+
+        It changes nothing, and may be called from several threads.
 
         Args:
-            images: (H, W, 3) uint8, RGB, all of one size; `step` is to get them next, in this order.
+            images: (H, W, 3) uint8, RGB, all of one size.
 
         Raises:
-            ValueError: the network fuses each frame with the one before, images have another shape or type or
-                differ in size, or some seen ahead are still to come.
+            ValueError: the network fuses each frame with the one before, or images have another shape or type
+                or differ in size.
         """
-        if isinstance(self.network, VPSNet) and self.network.fuse is not None:
+        if self.fuses:
             raise ValueError("a network that fuses frames sees them one by one")
-        if self._ahead and images:
-            raise ValueError(f"{len(self._ahead)} frames were seen ahead; step takes them first")
         sizes = {_size_of(image) for image in images}
-        if len(sizes) > 1:
+        if len(sizes) != 1:
             raise ValueError(f"images must have one size, got {sorted(sizes)}")
-        inputs = [self._input(image) for image in images]
-        if inputs:
-            size = inputs[0][0].shape
-            found = self.network(torch.cat([tensor for _, tensor in inputs]), (size[0], size[1]))
-            self._ahead.extend((_size_of(image), f) for image, f in zip(images, found))
+        size = network_size(sizes.pop(), self.network.config.test_size)
+        return self.network(torch.cat([self._input(image)[1] for image in images]), size)
 
     @torch.inference_mode()
-    def step(self, image: NDArray[np.uint8]) -> PanopticFrame:
+    def step(self, image: Image, found: Detections | None = None) -> PanopticFrame:
         """Labels the next frame of the video.
 
         The network sees it at the size that its configuration says; the result has the size of the image.
 
         Args:
             image: (H, W, 3) uint8, RGB.
+            found: what `detect` says of it; None asks the network now.
 
         Raises:
-            ValueError: another shape or type, another size than `look_ahead` was given, or a flow of another
-                shape.
+            ValueError: another shape or type, or a flow of another shape.
         """
         size = _size_of(image)
         height, width = network_size(size, self.network.config.test_size)
-        if self._ahead:
-            known, found = self._ahead.popleft()
-            if known != size:
-                raise ValueError(f"the image seen ahead was {known}, this one is {size}")
-        else:
-            small, tensor = self._input(image)
-            if isinstance(self.network, VPSNet) and self.network.fuse is not None:
-                found = self._fused(small, tensor)
-            else:
-                found = self.network(tensor, (height, width))[0]
+        if found is None:
+            found = self._fused(image) if self.fuses else self.detect([image])[0]
         ids = self.tracker.step(
             found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
         )
@@ -132,15 +120,11 @@ class VideoPredictor:
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
         return small, torch.from_numpy(normalize(small, padded))[None].to(self.device)
 
-    def _fused(self, image: Image, tensor: Tensor) -> Detections:
-        """What is seen in `image` with the help of the frame before; the first one's is itself (dossier 8.3).
-
-        Args:
-            image: (h, w, 3) uint8 RGB.
-            tensor: (1, 3, H, W), the same for the network, padded.
-        """
+    def _fused(self, image: Image) -> Detections:
+        """What is seen in a frame with the help of the one before, at first itself (dossier 8.3)."""
         assert isinstance(self.network, VPSNet)
         assert self.network.fuse is not None
+        image, tensor = self._input(image)
         size = (image.shape[0], image.shape[1])
         if self.legacy:  # the published flow sees the padding, too
             below, right = tensor.shape[2] - size[0], tensor.shape[3] - size[1]

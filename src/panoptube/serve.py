@@ -32,10 +32,10 @@ from panoptube.errors import UserError
 from panoptube.flow.images import ImageFlow
 from panoptube.network.exported import ExportedNetwork
 from panoptube.network.inference import Precision
-from panoptube.network.vpsnet import VPSNet
+from panoptube.network.vpsnet import Detections, VPSNet
 from panoptube.panoptic.formats import JSON_NAME
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
-from panoptube.predict import PredictSummary, load_network, write_predictions
+from panoptube.predict import PredictSummary, load_network, look_ahead, write_predictions
 from panoptube.predictor import VideoPredictor
 from panoptube.report.report import report
 from panoptube.video import open_video, shrunk
@@ -127,9 +127,9 @@ class Job:
         self._length = video.length
         predictor = VideoPredictor(network, flow=flow)
 
-        def step(image: Image) -> PanopticFrame:
+        def step(image: Image, found: Detections | None = None) -> PanopticFrame:
             self._go_on()
-            frame = predictor.step(image)
+            frame = predictor.step(image, found)
             self._latest = image, frame
             self._times.append(time.monotonic())
             self._doing = ""
@@ -137,7 +137,13 @@ class Job:
 
         out = self.folder / self.name
         summary = write_predictions(
-            video, step, network.taxonomy, out, restart=predictor.restart, progress=False
+            video,
+            step,
+            network.taxonomy,
+            out,
+            restart=predictor.restart,
+            progress=False,
+            ahead=look_ahead(predictor, video),
         )
         self._doing = "Making the report"
         self._go_on()

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from tiny_network import tiny
 from torch import Tensor, nn
 
@@ -17,7 +19,14 @@ from panoptube.data.cityscapes_vps import CITYSCAPES
 from panoptube.data.transforms import normalize
 from panoptube.errors import UserError
 from panoptube.network import inference
-from panoptube.network.inference import choose_dtype, fold_batch_norm, for_inference, pointwise
+from panoptube.network.inference import (
+    choose_dtype,
+    fold_batch_norm,
+    for_inference,
+    pad_evenly,
+    pointwise,
+    relu_,
+)
 from panoptube.network.roi import pool
 from panoptube.network.vpsnet import Detections, VPSNet, vpsnet
 from panoptube.panoptic.assemble import index_map
@@ -209,3 +218,36 @@ def test_choice_of_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_dtype("fp16", gpu) == torch.float16
     with pytest.raises(UserError, match="fp16 needs a GPU"):
         choose_dtype("fp16", cpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_relu_is_that_of_torch(dtype: torch.dtype, clipped: bool) -> None:
+    edges = torch.tensor([0.0, -0.0, 6, 5.96875, 6.03125, 1e-40]).expand(2, 8, 5, 6)
+    x = torch.cat([torch.randn(2, 8, 5, 7) * 5, edges], 3)
+    x[0, 0, 0, :2] = torch.tensor([torch.inf, -torch.inf])
+    x = x.to(dtype, memory_format=torch.channels_last)
+    expected = F.relu6(x) if clipped else F.relu(x)
+    result = relu_(x, clipped)
+    assert result is x
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_even_padding_gives_the_same_on_even_inputs(kernel: int, groups: int) -> None:
+    image = torch.randn(2, 4, 14, 22)
+    module = nn.Sequential(Conv2dSame(4, 8, kernel, stride=2, groups=groups))
+    expected = module(image)
+    pad_evenly(module)
+    assert type(module[0]) is nn.Conv2d
+    torch.testing.assert_close(module(image), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"stride": 3}, {"stride": 2, "dilation": 2}, {"stride": 2, "kernel": 2}])
+def test_other_paddings_stay(options: dict[str, int]) -> None:
+    kernel = options.pop("kernel", 3)
+    module = nn.Sequential(Conv2dSame(4, 8, kernel, **options))
+    before = module[0]
+    pad_evenly(module)
+    assert module[0] is before

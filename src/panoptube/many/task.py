@@ -100,7 +100,7 @@ def load(settings: Settings) -> tuple[VPSNet | ExportedNetwork, ImageFlow]:
 
 def label(video: Listed, settings: Settings) -> VideoRow:
     """Labels a video with what `load` has loaded; whatever goes wrong with it is in the row."""
-    from panoptube.predict import write_predictions
+    from panoptube.predict import look_ahead, write_predictions
     from panoptube.predictor import VideoPredictor
 
     network, flow = load(settings)
@@ -116,6 +116,7 @@ def label(video: Listed, settings: Settings) -> VideoRow:
             settings.overwrite,
             predictor.restart if settings.cuts else None,
             progress=False,
+            ahead=look_ahead(predictor, source),
         )
     except Exception as error:  # whatever it is, the other videos are to be done
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -114,6 +115,8 @@ class _Inference(VPSNet):
 
         backbone = part(network.backbone)
         fold_batch_norm(backbone)
+        pad_evenly(backbone)
+        _replace_relu(backbone)
         super().__init__(
             network.config,
             network.taxonomy,
@@ -192,7 +195,64 @@ def fold_batch_norm(backbone: nn.Module) -> None:
         parent, _, name = names[norm].rpartition(".")
         # timm's batch norms apply the activation, too.
         rest = [m for m in (getattr(norm, "drop", None), getattr(norm, "act", None)) if m is not None]
+        for module in rest:
+            if hasattr(module, "inplace"):  # nothing else reads the convolution's output
+                module.inplace = True
         setattr(backbone.get_submodule(parent), name, nn.Sequential(*rest))
+
+
+SIX = 0x40C0
+"""The bits of 6 in bfloat16."""
+
+
+def relu_(x: Tensor, clipped: bool = False) -> Tensor:
+    """ReLU in place, or ReLU6 if `clipped`.
+
+    A CPU compares bfloat16 as the whole numbers with the same bits, which is four times as fast: those of
+    positive numbers have the same order, those of negative ones are negative. NaN doesn't stay NaN.
+    """
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        x.view(torch.int16).clamp_(0, SIX if clipped else None)
+        return x
+    return F.relu6(x, inplace=True) if clipped else F.relu_(x)
+
+
+class _Relu(nn.Module):
+    def __init__(self, clipped: bool) -> None:
+        super().__init__()
+        self.clipped = clipped
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu_(x, self.clipped)
+
+
+def _replace_relu(backbone: nn.Module) -> None:
+    """Puts `relu_` where a module does the same."""
+    for name, module in list(backbone.named_modules()):
+        if type(module) in (nn.ReLU, nn.ReLU6) and getattr(module, "inplace", False):
+            parent, _, own = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), own, _Relu(isinstance(module, nn.ReLU6)))
+
+
+def pad_evenly(backbone: nn.Module) -> None:
+    """Convolutions of stride 2 that pad a side by one pixel more get the padding of ordinary ones, in place.
+
+    So an even input isn't copied to be padded. A row and a column of zeros before the kernel's others give
+    the same result.
+    """
+    for name, conv in list(backbone.named_modules()):
+        if not isinstance(conv, Conv2dSame):
+            continue
+        kernel = conv.kernel_size[0]
+        shape = conv.kernel_size, conv.stride, conv.dilation
+        if kernel < 3 or kernel % 2 == 0 or shape != ((kernel, kernel), (2, 2), (1, 1)):
+            continue
+        even = nn.Conv2d(
+            conv.in_channels, conv.out_channels, kernel + 1, 2, kernel // 2, groups=conv.groups, device="meta"
+        )
+        even.weight, even.bias = nn.Parameter(F.pad(conv.weight.detach(), (1, 0, 1, 0))), conv.bias
+        parent, _, own = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), own, even)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -234,7 +294,7 @@ class _Proposals(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> RpnOutput:
         """P2..P6 -> RpnOutput, float32."""
-        both = [pointwise(F.relu_(self.conv(level)), self.weight, self.bias) for level in pyramid]
+        both = [pointwise(relu_(self.conv(level)), self.weight, self.bias) for level in pyramid]
         return RpnOutput([b[:, : self.anchors] for b in both], [b[:, self.anchors :] for b in both])
 
 
@@ -259,7 +319,7 @@ class _Semantic(nn.Module):
                 assert isinstance(block, DeformableBlock)
                 conv = block.conv
                 x = sampled_conv2d(x, conv.offset(x), conv.weight, conv.padding)
-                x = F.relu_(block.norm(x))
+                x = relu_(block.norm(x))
             logits = pointwise(x, weight, None)
             if logits.shape[-2:] != size:
                 logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
@@ -290,7 +350,7 @@ class _Boxes(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(R, C, 7, 7) -> class logits (R, K + 1), deltas (R, K + 1, 4), float32."""
-        hidden = F.relu_(self.fc2(F.relu_(self.fc1(_flat(features))))).float()
+        hidden = relu_(self.fc2(relu_(self.fc1(_flat(features))))).float()
         classes = self.classes(hidden)
         return classes, self.deltas(hidden).view(len(features), classes.shape[1], 4)
 
@@ -305,7 +365,7 @@ class _Matching(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, C, 7, 7) -> (R, D) embeddings, float32."""
-        return self.fc2(F.relu_(self.fc1(_flat(features))).float())  # type: ignore[no-any-return]
+        return self.fc2(relu_(self.fc1(_flat(features))).float())  # type: ignore[no-any-return]
 
 
 class _Masks(nn.Module):
@@ -322,8 +382,8 @@ class _Masks(nn.Module):
         """(R, C, 14, 14), (R,) int64 -> (R, 28, 28) float32, the logits of each region's own class."""
         x = features
         for conv in self.convs:
-            x = F.relu_(conv(x))
-        x = F.relu_(self.upsample(x)).contiguous(memory_format=torch.channels_last)
+            x = relu_(conv(x))
+        x = relu_(self.upsample(x)).contiguous(memory_format=torch.channels_last)
         logits = pointwise(x, self.weight, self.bias)
         return logits[torch.arange(len(labels), device=labels.device), labels]
 
