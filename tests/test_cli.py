@@ -22,7 +22,7 @@ from panoptube.data.labelled_video import read_labelled_videos
 from panoptube.errors import UserError
 from panoptube.panoptic.formats import PanopticVideoWriter
 from panoptube.panoptic.frame import PanopticFrame
-from panoptube.predict import PredictSummary
+from panoptube.predict import GOOD_FOR, PredictSummary
 from panoptube.recipes import load_run
 
 Panoptube = Callable[..., int]
@@ -134,6 +134,19 @@ def test_predict_passes_everything_on(
     printed = capsys.readouterr()
     assert printed.out == "out: 20 frames, 3 tracks, 5.0 frames/s\n"
     assert printed.err == "panoptube: film.mp4 breaks off\n"
+
+
+def test_predict_says_what_the_usual_weights_are_good_for(
+    run: Panoptube, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for void, told in ((0.3, ""), (0.4, "panoptube: 40% of the pixels are void: the network knows little")):
+        summary = PredictSummary(Path("out"), 20, 3, 4.0, (), void=void)
+        monkeypatch.setattr("panoptube.predict.predict", lambda *_, summary=summary: summary)
+        assert run("predict", "film.mp4", "--out", "out") == 0
+        printed = capsys.readouterr()
+        assert printed.out.splitlines() == [GOOD_FOR, "out: 20 frames, 3 tracks, 5.0 frames/s"]
+        assert printed.err.startswith(told)
+        assert bool(printed.err) == bool(told)
 
 
 def test_train_takes_a_recipe_and_changes_to_it(

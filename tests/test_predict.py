@@ -28,7 +28,7 @@ from panoptube.network.inference import for_inference
 from panoptube.network.vpsnet import Detections, VPSNet, vpsnet
 from panoptube.network.weights import save_weights
 from panoptube.panoptic.formats import PanopticVideoWriter, read_panoptic_video
-from panoptube.panoptic.frame import PanopticFrame
+from panoptube.panoptic.frame import VOID, PanopticFrame
 from panoptube.predict import Ahead, PredictSummary, find_device, look_ahead, predict, write_predictions
 from panoptube.predictor import VideoPredictor
 from panoptube.video import Choice, Timed, VideoSource, open_video, write_video
@@ -80,6 +80,7 @@ def test_every_frame_goes_through_in_order_and_is_written(film: Path, tmp_path: 
     summary = run(film, out, fake)
     assert (summary.frames, summary.tracks, summary.notes) == (10, 2, ())
     assert summary.fps == 10 / summary.seconds
+    assert summary.void == 0
     np.testing.assert_array_equal(fake.seen, list(open_video(film)))
     assert names(out) == ["overlay.mp4", "panoptic", "panoptic.json"]
     assert names(out.parent) == ["film"]
@@ -101,6 +102,15 @@ def test_every_frame_goes_through_in_order_and_is_written(film: Path, tmp_path: 
             np.abs(picture.astype(int) - expected).mean() < 8
         )  # what coding loses at the edges of a tiny picture
     assert np.abs(picture.astype(int) - image).mean() > 25  # and far more than that is drawn
+
+
+def test_the_share_of_void_is_told(film: Path, tmp_path: Path) -> None:
+    def step(image: np.ndarray) -> PanopticFrame:
+        semantic = np.full(SIZE, ROAD, np.uint8)
+        semantic[:12] = VOID if image.mean() > 90 else ROAD  # a quarter of the last five frames
+        return PanopticFrame(semantic, np.zeros(SIZE, np.int32))
+
+    assert run(film, tmp_path / "out", step).void == pytest.approx(1 / 8)
 
 
 def test_it_stops_after_max_frames(film: Path, tmp_path: Path) -> None:

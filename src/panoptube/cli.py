@@ -65,6 +65,7 @@ def predict(
         batch: Frames of a recorded video that go through the network at once. Takes more memory, and pays
             on a GPU that one frame doesn't fill.
     """
+    from panoptube.predict import GOOD_FOR
     from panoptube.predict import predict as run
 
     try:
@@ -89,6 +90,13 @@ def predict(
         raise KeyboardInterrupt(f"nothing was written to {out}") from error
     for note in done.notes:
         print(f"panoptube: {note}", file=sys.stderr)
+    if weights is None:
+        print(GOOD_FOR)
+    if done.void > 1 / 3:
+        print(
+            f"panoptube: {done.void:.0%} of the pixels are void: the network knows little of this kind of video",
+            file=sys.stderr,
+        )
     cut = f" {len(done.cuts)} cuts (frames {', '.join(map(str, done.cuts))})," if done.cuts else ""
     print(f"{out}: {done.frames} frames, {done.tracks} tracks,{cut} {done.fps:.1f} frames/s")
 

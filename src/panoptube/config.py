@@ -59,7 +59,7 @@ class NetworkConfig(_Config):
     stuff_area: float = pydantic.Field(default=1 / 1024, ge=0, lt=1)
     """Stuff that covers less of a frame, under legacy of 1024x2048 pixels, becomes void (dossier 6.3)."""
     void_below: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Stuff whose class has a smaller probability becomes void in prediction; 0 answers always."""
+    """Stuff becomes void where the best class has a smaller probability, on average around it; 0: never."""
     match_score: bool = True
     """Let the learned match score decide, too, which object a detection is; off in the published tables."""
     test_size: tuple[int, int] = (1024, 2048)

@@ -28,7 +28,7 @@ from panoptube.network.inference import Precision, choose_dtype, for_inference
 from panoptube.network.vpsnet import Detections, VPSNet
 from panoptube.network.weights import load_weights
 from panoptube.panoptic.formats import JSON_NAME, PNG_FOLDER, PanopticVideoWriter
-from panoptube.panoptic.frame import PanopticFrame, Taxonomy
+from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
 from panoptube.predictor import VideoPredictor, network_size
 from panoptube.progress import progress_bar
 from panoptube.video import Choice, TimedImage, VideoSource, open_video, write_video
@@ -52,6 +52,7 @@ class PredictSummary:
         seconds: from the first frame to the last file.
         notes: what of the video had to be left out, a sentence each.
         cuts: numbers of the frames that begin a new shot, from 0 in the result.
+        void: share of all pixels that have no class, 0..1.
     """
 
     out: Path
@@ -60,11 +61,19 @@ class PredictSummary:
     seconds: float
     notes: tuple[str, ...]
     cuts: tuple[int, ...] = ()
+    void: float = 0.0
 
     @property
     def fps(self) -> float:
         """Frames per second."""
         return self.frames / self.seconds
+
+
+GOOD_FOR = (
+    "These weights are for streets by day: road, buildings, trees, sky, people, vehicles. "
+    "Indoors, at night or from the air they give void or nonsense."
+)
+"""Of `shipped_weights`, for those who don't name any."""
 
 
 def shipped_weights() -> Path:
@@ -289,9 +298,9 @@ def write_predictions(
     out = out.resolve()
     start = time.perf_counter()
     with disk_errors(out), part_of(out) as part:
-        frames, tracks, cuts = _run(video, step, taxonomy, part, max_frames, restart, progress, ahead)
+        frames, tracks, cuts, void = _run(video, step, taxonomy, part, max_frames, restart, progress, ahead)
     taken = time.perf_counter() - start
-    return PredictSummary(out, frames, tracks, taken, tuple(video.notes), tuple(cuts))
+    return PredictSummary(out, frames, tracks, taken, tuple(video.notes), tuple(cuts), void)
 
 
 def _run(
@@ -303,14 +312,15 @@ def _run(
     restart: Callable[[], None] | None,
     progress: bool,
     ahead: Ahead | None,
-) -> tuple[int, int, list[int]]:
-    """Number of frames and of tracks, and the frames that begin a shot."""
+) -> tuple[int, int, list[int], float]:
+    """Number of frames and of tracks, the frames that begin a shot, and the share of void pixels."""
     frames = video.frames()
     marked = mark_cuts(frames) if restart is not None else ((frame, False) for frame in frames)
     chosen = iter(islice(marked, max_frames))
     total = min((n for n in (video.length, max_frames) if n is not None), default=None)
     tracks: set[int] = set()
     cuts: list[int] = []
+    void: list[float] = []
     with (
         progress_bar(progress, _Speed()) as bar,
         write_video(folder / OVERLAY_NAME, video.fps, video.size) as write_image,
@@ -328,6 +338,7 @@ def _run(
         def file(name: str, frame: PanopticFrame, shown: float, cut: bool) -> None:
             panoptic.write(name, frame, shown, cut)
             tracks.update(np.unique(frame.instance).tolist())
+            void.append(float((frame.semantic == VOID).mean()))
 
         task = bar.add_task("predict", total=total)
         decoded: deque[Future[tuple[TimedImage, bool] | None]] = deque()
@@ -367,7 +378,7 @@ def _run(
                 raise
         for future in written:
             future.result()
-    return count, len(tracks - {0}), cuts
+    return count, len(tracks - {0}), cuts, sum(void) / max(len(void), 1)
 
 
 @contextmanager

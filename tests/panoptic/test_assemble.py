@@ -173,36 +173,50 @@ def test_assemble() -> None:
 
 
 def test_stuff_of_a_small_probability_becomes_void() -> None:
-    """Road is 0.39 sure on the left, sky 0.77 in the middle, road 0.99 on the right; a thing stays."""
+    """Road is 0.39 sure on the left half, 0.99 on the right one; a thing on the left stays."""
     a = [4, 8, 19, 23]
     found = with_semantics(detections([list(map(float, a))], [CAR], [0.9]), a, CAR)
     found.semantic[0, :, 8:] += 5
-    found.semantic[1, :, 4:8] += 3
 
     def labelled(void_below: float, stuff_area: float = 0.0) -> PanopticFrame:
         ids = torch.tensor([7])
         size = (HEIGHT, WIDTH)
         return assemble(found, ids, FOUR, size, stuff_area, legacy=False, void_below=void_below)
 
-    plain, sure, surer, all_void = (labelled(p) for p in (0.0, 0.5, 0.9, 0.999))
+    plain, half, all_void = (labelled(p) for p in (0.0, 0.8, 0.999))
     assert VOID not in plain.semantic
-    for frame in (sure, surer, all_void):
+    for frame in (half, all_void):
         assert np.array_equal(frame.instance, plain.instance)
         assert (frame.semantic[frame.instance > 0] == 2).all()
         assert frame.scores == plain.scores
         kept = frame.semantic != VOID
         assert np.array_equal(frame.semantic[kept], plain.semantic[kept])
-    assert (sure.semantic[:, 36:] == 0).all()
-    assert (sure.semantic[2, 20:28] == 1).all()
-    assert (sure.semantic[2, :12] == VOID).all()
-    assert (surer.semantic[2, 20:28] == VOID).all()
-    assert (surer.semantic[:, 36:] == 0).all()
+    # A quarter of the width is 4 of 16 columns: from two left of the border on, half of them are sure.
+    assert (half.semantic[2, :24] == VOID).all()
+    assert (half.semantic[:, 40:] == 0).all()
     assert set(np.unique(all_void.semantic)) == {2, VOID}
     # Stuff that is too small without what became void goes, too.
-    before, after = (float((frame.semantic == 1).mean()) for frame in (plain, labelled(0.6)))
+    before, after = (float((frame.semantic == 0).mean()) for frame in (plain, half))
     assert before > after > 0
-    assert 1 in labelled(0.0, (before + after) / 2).semantic
-    assert 1 not in labelled(0.6, (before + after) / 2).semantic
+    assert 0 in labelled(0.0, (before + after) / 2).semantic
+    assert 0 not in labelled(0.8, (before + after) / 2).semantic
+
+
+def test_a_sure_spot_among_what_is_unsure_becomes_void_and_an_unsure_one_stays() -> None:
+    for sure, share in ((True, 0), (False, 1)):
+        found = detections([], [], [])
+        found.semantic[0] += 0 if sure else 5
+        found.semantic[0, 3, 7:9] = 6.0 if sure else 1.0
+        frame = assemble(
+            found,
+            torch.tensor([], dtype=torch.int64),
+            FOUR,
+            (HEIGHT, WIDTH),
+            0.0,
+            legacy=False,
+            void_below=0.6,
+        )
+        assert (frame.semantic != VOID).mean() == share
 
 
 def test_assemble_cuts_the_padding_off() -> None:

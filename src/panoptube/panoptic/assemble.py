@@ -28,6 +28,9 @@ from panoptube.panoptic.runs import find_runs
 CITYSCAPES_PIXELS = 1024 * 2048
 """Of a Cityscapes frame; `legacy` takes `stuff_area` as a share of them, whatever the frame's size."""
 
+AROUND = 1 / 4
+"""Share of the frame's height and width over which `void_below` looks at probabilities."""
+
 BYTES = 256
 """With `legacy`, object values are below this."""
 
@@ -251,8 +254,14 @@ def unify(
 
 
 def _probability(semantic: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(C, H / 4, W / 4) logits -> (H, W), of the most probable class, enlarged as the logits are."""
+    """(C, H / 4, W / 4) logits -> (H, W), mean probability of the best class around each pixel.
+
+    Borders between two classes are never sure, and a network is sure of some pixels of anything. What it
+    doesn't know shows in a whole part of the frame.
+    """
     best = semantic.float().softmax(0).amax(0).cpu().numpy()
+    height, width = max(round(AROUND * best.shape[0]), 1), max(round(AROUND * best.shape[1]), 1)
+    best = cv2.blur(best, (width, height), borderType=cv2.BORDER_REFLECT)
     full = cv2.resize(best, (4 * best.shape[1], 4 * best.shape[0]), interpolation=cv2.INTER_LINEAR)
     return full[: size[0], : size[1]]
 
@@ -281,7 +290,8 @@ def assemble(
             Cityscapes.
         legacy: as published, defects included.
         number: of the frame in its video, from 0.
-        void_below: stuff whose class has a smaller probability becomes void; not with `legacy`.
+        void_below: stuff becomes void where the probability of the best class, averaged over what is `AROUND`
+            it, is smaller; not with `legacy`.
     """
     height, width = size
     semantic: NDArray[np.integer[Any]]
