@@ -111,7 +111,7 @@ def test_predict_passes_everything_on(
         "--flow",
         "f.safetensors",
         *("--precision", "float32", "--stride", "2", "--start", "1:30", "--end", "95.5"),
-        *("--max-size", "640", "--no-cuts", "--batch", "4"),
+        *("--max-size", "640", "--no-cuts", "--batch", "4", "--compile"),
     ]
     assert run("predict", "film.mp4", "--out", "out", *options) == 0
     assert called == {
@@ -130,6 +130,7 @@ def test_predict_passes_everything_on(
         "max_size": 640,
         "cuts": False,
         "batch": 4,
+        "compile": True,
     }
     printed = capsys.readouterr()
     assert printed.out == "out: 20 frames, 3 tracks, 5.0 frames/s\n"

@@ -10,6 +10,7 @@ from panoptube.config import RunConfig
 from panoptube.errors import UserError
 from panoptube.recipes import (
     RECIPES,
+    VOID_BELOW,
     fuse,
     fusetrack,
     load_run,
@@ -81,7 +82,8 @@ def test_new_options_change_no_other_recipe() -> None:
     real = streets_real()
     assert real.data.videos == real.data.streets
     assert real.siamese == tiny_siamtrack_streets().siamese
-    kept = tiny_streets().network.model_copy(update={"ignore_untrusted": real.network.ignore_untrusted})
+    changed = {"ignore_untrusted": 0.5, "void_below": VOID_BELOW}
+    kept = tiny_streets().network.model_copy(update=changed)
     assert real.network == kept, "so that tiny's weights fit"
 
 

@@ -38,6 +38,7 @@ def predict(
     max_size: int | None = None,
     cuts: bool = True,
     batch: int = 1,
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Label every pixel of a video and follow every object.
 
@@ -64,6 +65,8 @@ def predict(
         cuts: Start tracks anew at a hard cut of the film.
         batch: Frames of a recorded video that go through the network at once. Takes more memory, and pays
             on a GPU that one frame doesn't fill.
+        compile: Let torch.compile make the backbone faster. Takes a C++ compiler and up to a minute; the end
+            says from how many frames on it pays off.
     """
     from panoptube.predict import GOOD_FOR
     from panoptube.predict import predict as run
@@ -85,6 +88,7 @@ def predict(
             max_size,
             cuts,
             batch,
+            compile,
         )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"nothing was written to {out}") from error
@@ -94,7 +98,7 @@ def predict(
         print(GOOD_FOR)
     if done.void > 1 / 3:
         print(
-            f"panoptube: {done.void:.0%} of the pixels are void: the network knows little of this kind of video",
+            f"panoptube: {done.void:.0%} of the pixels are void: the network knows little of such videos",
             file=sys.stderr,
         )
     cut = f" {len(done.cuts)} cuts (frames {', '.join(map(str, done.cuts))})," if done.cuts else ""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from panoptube.data.clip import Image
 from panoptube.data.new_folder import disk_errors, part_of
 from panoptube.errors import UserError
 from panoptube.flow.images import ImageFlow, dis_image_flow
+from panoptube.network.compiled import compile_backbone
 from panoptube.network.exported import ExportedNetwork, is_exported, load_exported
 from panoptube.network.inference import Precision, choose_dtype, for_inference
 from panoptube.network.vpsnet import Detections, VPSNet
@@ -50,7 +51,7 @@ class PredictSummary:
         frames: how many.
         tracks: different track ids.
         seconds: from the first frame to the last file.
-        notes: what of the video had to be left out, a sentence each.
+        notes: what of the video had to be left out, and what compiling has brought, a sentence each.
         cuts: numbers of the frames that begin a new shot, from 0 in the result.
         void: share of all pixels that have no class, 0..1.
     """
@@ -97,6 +98,7 @@ def predict(
     max_size: int | None = None,
     cuts: bool = True,
     batch: int = 1,
+    compile: bool = False,
 ) -> PredictSummary:
     """Label every pixel of a video and follow every object.
 
@@ -127,11 +129,14 @@ def predict(
         batch: how many frames of a recorded video go through the network at once; results are the same but
             for rounding. It takes the memory of so many frames, and pays where a frame alone leaves a GPU
             idle. On a CPU, small frames are seen at the same time anyway, each by its own threads.
+        compile: let torch.compile make the backbone faster, which takes a C++ compiler and up to a minute;
+            one of the `notes` says from how many frames on it pays off.
 
     Raises:
         UserError: the source can't be read, `out` holds something, the weights aren't panoptube's, `flow`
             isn't FlowNet2 or the network doesn't fuse, there is no such device or it can't have this
-            precision, `batch` is above 1 for a live video or a network that fuses, or the disk is full.
+            precision, `batch` is above 1 for a live video or a network that fuses, the network can't be
+            compiled, or the disk is full.
     """
     out = Path(out)
     check_free(out, overwrite)
@@ -146,7 +151,9 @@ def predict(
     predictor = VideoPredictor(network, flow=find_flow)
     if batch > 1 and predictor.fuses:
         raise UserError("these weights are of a network that needs the frame before; leave out the batch")
-    return write_predictions(
+    ahead = look_ahead(predictor, video, batch)
+    gain = (_compile(predictor, video.size, ahead),) if compile else ()
+    done = write_predictions(
         video,
         predictor.step,
         network.taxonomy,
@@ -154,8 +161,24 @@ def predict(
         max_frames,
         overwrite,
         predictor.restart if cuts else None,
-        ahead=look_ahead(predictor, video, batch),
+        ahead=ahead,
     )
+    return replace(done, notes=(*done.notes, *gain))
+
+
+def _compile(predictor: VideoPredictor, size: tuple[int, int], ahead: Ahead | None) -> str:
+    """Compiles the predictor's network for frames of `size`; says what that brings."""
+    network = predictor.network
+    if not isinstance(network, VPSNet) or predictor.legacy:
+        raise UserError("only networks of panoptube train are compiled; leave out --compile")
+    threads, share = torch.get_num_threads(), 1 if ahead is None else ahead.calls
+    torch.set_num_threads(max(1, threads // share))
+    try:
+        batch = 1 if ahead is None else ahead.batch
+        _, image = predictor.prepare(np.zeros((*size, 3), np.uint8))
+        return str(compile_backbone(network, image.expand(batch, *image.shape[1:])))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load_network(

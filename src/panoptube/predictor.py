@@ -70,7 +70,7 @@ class VideoPredictor:
         if len(sizes) != 1:
             raise ValueError(f"images must have one size, got {sorted(sizes)}")
         size = network_size(sizes.pop(), self.network.config.test_size)
-        return self.network(torch.cat([self._input(image)[1] for image in images]), size)
+        return self.network(torch.cat([self.prepare(image)[1] for image in images]), size)
 
     @torch.inference_mode()
     def step(self, image: Image, found: Detections | None = None) -> PanopticFrame:
@@ -112,7 +112,7 @@ class VideoPredictor:
 
         return PanopticFrame(back(frame.semantic), back(frame.instance), frame.scores)  # type: ignore[arg-type]
 
-    def _input(self, image: Image) -> tuple[Image, Tensor]:
+    def prepare(self, image: Image) -> tuple[Image, Tensor]:
         """(h, w, 3), the frame at the network's size; (1, 3, H, W), the same normalised and padded."""
         size = (image.shape[0], image.shape[1])
         height, width = network_size(size, self.network.config.test_size)
@@ -124,7 +124,7 @@ class VideoPredictor:
         """What is seen in a frame with the help of the one before, at first itself (dossier 8.3)."""
         assert isinstance(self.network, VPSNet)
         assert self.network.fuse is not None
-        image, tensor = self._input(image)
+        image, tensor = self.prepare(image)
         size = (image.shape[0], image.shape[1])
         if self.legacy:  # the published flow sees the padding, too
             below, right = tensor.shape[2] - size[0], tensor.shape[3] - size[1]

@@ -12,6 +12,9 @@ from panoptube.errors import UserError
 TEMPORAL = {"contrast_classes": 1.0, "contrast_instances": 1.0, "warp": 1.0, "tube": 1.0}
 """Weights of SiamTrack's losses; the paper states none (dossier 9.4, S23)."""
 
+VOID_BELOW = 0.65
+"""Of weights for anybody's video: costs 0.1 of VPQ on streets, and clears other things (docs/weights.md)."""
+
 
 def track() -> RunConfig:
     """VPSNet-Track as published for Cityscapes-VPS (dossier 10.1 to 10.3): one pair on each of 8 GPUs.
@@ -176,7 +179,8 @@ def tiny() -> RunConfig:
     """
     streets = tiny_streets()
     data = streets.data.model_copy(update={"videos": 0.5})
-    return streets.model_copy(update={"name": "tiny", "data": data})
+    network = streets.network.model_copy(update={"void_below": VOID_BELOW})
+    return streets.model_copy(update={"name": "tiny", "data": data, "network": network})
 
 
 def tiny_fusetrack_streets() -> RunConfig:
@@ -224,7 +228,7 @@ def streets_real() -> RunConfig:
     return run.model_copy(
         update={
             "name": "streets-real",
-            "network": run.network.model_copy(update={"ignore_untrusted": 0.5}),
+            "network": run.network.model_copy(update={"ignore_untrusted": 0.5, "void_below": VOID_BELOW}),
             "data": run.data.model_copy(update={**data, "gaps": tiny_streets().data.gaps}),
             "loss": run.loss.model_copy(update={"warp": 0.1}),
             "train": run.train.model_copy(update=train),

@@ -207,15 +207,8 @@ def test_a_sure_spot_among_what_is_unsure_becomes_void_and_an_unsure_one_stays()
         found = detections([], [], [])
         found.semantic[0] += 0 if sure else 5
         found.semantic[0, 3, 7:9] = 6.0 if sure else 1.0
-        frame = assemble(
-            found,
-            torch.tensor([], dtype=torch.int64),
-            FOUR,
-            (HEIGHT, WIDTH),
-            0.0,
-            legacy=False,
-            void_below=0.6,
-        )
+        no_ids = torch.tensor([], dtype=torch.int64)
+        frame = assemble(found, no_ids, FOUR, (HEIGHT, WIDTH), 0.0, legacy=False, void_below=0.6)
         assert (frame.semantic != VOID).mean() == share
 
 
