@@ -9,8 +9,8 @@ import pytest
 from panoptube.config import RunConfig
 from panoptube.errors import UserError
 from panoptube.recipes import (
+    FOR_ANYBODY,
     RECIPES,
-    VOID_BELOW,
     fuse,
     fusetrack,
     load_run,
@@ -82,8 +82,7 @@ def test_new_options_change_no_other_recipe() -> None:
     real = streets_real()
     assert real.data.videos == real.data.streets
     assert real.siamese == tiny_siamtrack_streets().siamese
-    changed = {"ignore_untrusted": 0.5, "void_below": VOID_BELOW}
-    kept = tiny_streets().network.model_copy(update=changed)
+    kept = tiny_streets().network.model_copy(update={"ignore_untrusted": 0.5, **FOR_ANYBODY})
     assert real.network == kept, "so that tiny's weights fit"
 
 

@@ -51,6 +51,7 @@ EXACT_FLOW = "exact (synthetic streets)"
 LATER_FIELDS = (
     ("network", "ignore_untrusted"),
     ("network", "void_below"),
+    ("network", "tracker"),
     ("data", "degrade"),
     ("data", "paste"),
 )

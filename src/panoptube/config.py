@@ -60,8 +60,10 @@ class NetworkConfig(_Config):
     """Stuff that covers less of a frame, under legacy of 1024x2048 pixels, becomes void (dossier 6.3)."""
     void_below: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Stuff becomes void where the best class has a smaller probability, on average around it; 0: never."""
+    tracker: Literal["published", "motion"] = "published"
+    """Which detection continues which object: as published, or one to one, where objects are going."""
     match_score: bool = True
-    """Let the learned match score decide, too, which object a detection is; off in the published tables."""
+    """Let the learned match score decide in the published tracker, too; off in the published tables."""
     test_size: tuple[int, int] = (1024, 2048)
     """Short and long edge that frames are brought to in prediction, keeping their shape."""
     legacy: bool = False
@@ -78,6 +80,8 @@ class NetworkConfig(_Config):
             )
         if any(not 1 <= edge <= MOST for edge in self.test_size):
             raise ValueError(f"test_size is {self.test_size}; its edges are 1 to {MOST} pixels")
+        if self.legacy and self.tracker != "published":
+            raise ValueError(f"tracker is {self.tracker}; with legacy it is published")
         return self
 
 

@@ -19,6 +19,7 @@ from panoptube.network.exported import ExportedNetwork
 from panoptube.network.vpsnet import Detections, VPSNet
 from panoptube.panoptic.assemble import assemble
 from panoptube.panoptic.frame import PanopticFrame
+from panoptube.panoptic.motion import MotionTracker
 from panoptube.panoptic.tracker import Tracker
 
 
@@ -41,14 +42,17 @@ class VideoPredictor:
         self.device = network.device
         self.legacy = network.config.legacy
         self.fuses = isinstance(network, VPSNet) and network.fuse is not None
-        self.tracker = Tracker(None if self.legacy else max_age, network.config.match_score)
+        self.tracker = (
+            MotionTracker(max_age)
+            if network.config.tracker == "motion"
+            else Tracker(None if self.legacy else max_age, network.config.match_score)
+        )
         self._number = 0
         self._before: tuple[Image, list[Tensor]] | None = None
 
     def restart(self) -> None:
         """Forgets what was seen, as at a cut. Ids go on counting, so none of before is given again."""
-        self.tracker.ids.clear()
-        self.tracker.ages.clear()
+        self.tracker.clear()
         self._before = None
 
     @torch.inference_mode()

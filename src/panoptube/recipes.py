@@ -12,8 +12,8 @@ from panoptube.errors import UserError
 TEMPORAL = {"contrast_classes": 1.0, "contrast_instances": 1.0, "warp": 1.0, "tube": 1.0}
 """Weights of SiamTrack's losses; the paper states none (dossier 9.4, S23)."""
 
-VOID_BELOW = 0.65
-"""Of weights for anybody's video: costs 0.1 of VPQ on streets, and clears other things (docs/weights.md)."""
+FOR_ANYBODY = {"void_below": 0.65, "tracker": "motion"}
+"""Of weights for anybody's video: what each costs on streets and gains elsewhere is in docs/weights.md."""
 
 
 def track() -> RunConfig:
@@ -179,7 +179,7 @@ def tiny() -> RunConfig:
     """
     streets = tiny_streets()
     data = streets.data.model_copy(update={"videos": 0.5})
-    network = streets.network.model_copy(update={"void_below": VOID_BELOW})
+    network = streets.network.model_copy(update=FOR_ANYBODY)
     return streets.model_copy(update={"name": "tiny", "data": data, "network": network})
 
 
@@ -228,7 +228,7 @@ def streets_real() -> RunConfig:
     return run.model_copy(
         update={
             "name": "streets-real",
-            "network": run.network.model_copy(update={"ignore_untrusted": 0.5, "void_below": VOID_BELOW}),
+            "network": run.network.model_copy(update={"ignore_untrusted": 0.5, **FOR_ANYBODY}),
             "data": run.data.model_copy(update={**data, "gaps": tiny_streets().data.gaps}),
             "loss": run.loss.model_copy(update={"warp": 0.1}),
             "train": run.train.model_copy(update=train),

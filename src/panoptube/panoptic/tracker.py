@@ -55,6 +55,10 @@ class Tracker:
         """Objects in memory."""
         return len(self.ids)
 
+    def clear(self) -> None:
+        """Forgets all objects. Ids go on counting."""
+        self._keep([])
+
     def associate(self, boxes: Tensor, labels: Tensor, scores: Tensor, embeddings: Tensor) -> Association:
         """Scores against the memory: log softmax of the match logits + ln score + 2 IoU + 10 same class.
 
@@ -90,8 +94,7 @@ class Tracker:
             new = list(range(len(boxes)))
             result = [-1] * len(boxes)
         else:
-            best, choice = self.associate(boxes, labels, scores, embeddings).total.max(1)
-            new, result = self._settle(best.tolist(), choice.tolist(), boxes, embeddings)
+            new, result = self._continue(boxes, labels, scores, embeddings)
         self.ages = [age + 1 for age in self.ages]
         for k in {self.ids.index(i) for i in result if i >= 0}:
             self.ages[k] = 0
@@ -100,14 +103,13 @@ class Tracker:
             self.ids.append(self.next_id)
             self.ages.append(0)
             self.next_id += 1
-        self.boxes = torch.cat([self.boxes, boxes[new]])
-        self.labels = torch.cat([self.labels, labels[new]])
-        self.embeddings = torch.cat([self.embeddings, embeddings[new]])
-        self._forget()
+        self._add(boxes[new], labels[new], embeddings[new])
+        if self.max_age is not None and any(age > self.max_age for age in self.ages):
+            self._keep([k for k, age in enumerate(self.ages) if age <= self.max_age])
         return torch.tensor(result, dtype=torch.int64)
 
-    def _settle(
-        self, best: list[float], choice: list[int], boxes: Tensor, embeddings: Tensor
+    def _continue(
+        self, boxes: Tensor, labels: Tensor, scores: Tensor, embeddings: Tensor
     ) -> tuple[list[int], list[int]]:
         """Gives each wanted object to its best claimant.
 
@@ -116,6 +118,8 @@ class Tracker:
         Returns:
             The detections that become new objects, in order, and the ids so far (-1: new).
         """
+        totals, columns = self.associate(boxes, labels, scores, embeddings).total.max(1)
+        best, choice = totals.tolist(), columns.tolist()
         winner: dict[int, int] = {}
         for i, column in enumerate(choice):
             k = column - 1
@@ -130,14 +134,14 @@ class Tracker:
         losers = [i for i, column in enumerate(choice) if column > 0 and result[i] < 0]
         return new + losers, result
 
-    def _forget(self) -> None:
-        if self.max_age is None:
-            return
-        keep = [k for k, age in enumerate(self.ages) if age <= self.max_age]
-        if len(keep) < len(self.ids):
-            self.ids, self.ages = [self.ids[k] for k in keep], [self.ages[k] for k in keep]
-            self.boxes, self.labels, self.embeddings = (
-                self.boxes[keep],
-                self.labels[keep],
-                self.embeddings[keep],
-            )
+    def _add(self, boxes: Tensor, labels: Tensor, embeddings: Tensor) -> None:
+        """Remembers new objects behind those in memory."""
+        self.boxes = torch.cat([self.boxes, boxes])
+        self.labels = torch.cat([self.labels, labels])
+        self.embeddings = torch.cat([self.embeddings, embeddings])
+
+    def _keep(self, which: list[int]) -> None:
+        """Forgets all objects but those at these places."""
+        self.ids, self.ages = [self.ids[k] for k in which], [self.ages[k] for k in which]
+        self.boxes, self.labels = self.boxes[which], self.labels[which]
+        self.embeddings = self.embeddings[which]
