@@ -37,7 +37,7 @@ from panoptube.video import open_video
 from panoptube.view.overlay import overlay
 from panoptube.view.results import write_picture
 
-BELOW = (0.0, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
+BELOW = (0.0, 0.5, 0.6, 0.65, 0.7, 0.75)
 WIDTH = 360
 """Of one picture of the sheet, in pixels."""
 
@@ -64,9 +64,9 @@ def vpq(network: VPSNet, clips: list[Clip], found: list[list[Detections]]) -> fl
     of_clip = {id(clip): frames for clip, frames in zip(clips, found)}
 
     def follow(clip: Clip) -> Iterator[PanopticFrame]:
-        predictor = VideoPredictor(network)
-        for t, said in enumerate(of_clip[id(clip)]):
-            yield predictor.step(clip.image(t), said)
+        predictor, blank = VideoPredictor(network), np.zeros((*clip.size, 3), np.uint8)
+        for said in of_clip[id(clip)]:
+            yield predictor.step(blank, said)
 
     return evaluate_clips(follow, clips).all.pq
 
