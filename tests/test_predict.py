@@ -24,6 +24,7 @@ from panoptube.errors import UserError
 from panoptube.flow import learned
 from panoptube.flow.images import dis_image_flow
 from panoptube.flow.learned import network_flow
+from panoptube.network.compiled import Gain
 from panoptube.network.inference import for_inference
 from panoptube.network.vpsnet import Detections, VPSNet, vpsnet
 from panoptube.network.weights import save_weights
@@ -555,6 +556,43 @@ def test_a_cpu_sees_as_many_small_frames_at_once_as_it_has_threads(tmp_path: Pat
     assert look_ahead(VideoPredictor(network), Live()) is None
     fusing, _ = narrow(tmp_path, fuse=True)
     assert look_ahead(VideoPredictor(fusing), Blocks()) is None
+
+
+def test_compiling_is_for_the_size_and_the_threads_that_are_used(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, weights = narrow(tmp_path)
+    seen: list[tuple[torch.Size, int]] = []
+
+    def compile_backbone(network: VPSNet, images: Tensor) -> Gain:
+        seen.append((images.shape, torch.get_num_threads()))
+        return Gain(10, 0.2, 0.1)
+
+    forward, shapes = VPSNet.forward, set()
+
+    def shaped(self: VPSNet, images: Tensor, size: tuple[int, int] | None = None) -> list[Detections]:
+        shapes.add((images.shape, torch.get_num_threads()))
+        return forward(self, images, size)
+
+    monkeypatch.setattr("panoptube.predict.compile_backbone", compile_backbone)
+    monkeypatch.setattr(VPSNet, "forward", shaped)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        done = predict(film, tmp_path / "out", weights, device="cpu", compile=True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert shapes == set(seen)
+    assert len(seen) == 1
+    assert done.notes == (str(Gain(10, 0.2, 0.1)),)
+
+
+def test_published_behaviour_is_not_compiled(film: Path, tmp_path: Path) -> None:
+    _, weights = narrow(tmp_path, legacy=True)
+    with pytest.raises(UserError, match="only networks of panoptube train are compiled; leave out --compile"):
+        predict(film, tmp_path / "out", weights, compile=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_batch_where_frames_come_one_by_one_is_refused(
