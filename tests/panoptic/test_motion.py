@@ -71,9 +71,26 @@ def test_fit() -> None:
     assert fit[0].tolist() == pytest.approx([(row + column) / 2 + 8 * 5 / 15, -torch.inf, -torch.inf])
 
 
+def test_looks_bridge_a_jump_if_they_speak_for_it() -> None:
+    """Logits 9 and 4 beside 0 for none: e9 / (e9 + e4 + 1) is nearly 1, and e4 / (e9 + e4 + 1) nearly 0."""
+    tracker = MotionTracker()
+    step(tracker, (0, 1, RED), (40, 1, (4 / 3, 0.0)))
+    assert step(tracker, (80, 1, RED)) == [0]
+    tracker = MotionTracker()
+    step(tracker, (0, 1, RED), (40, 1, RED))
+    assert step(tracker, (80, 1, RED)) == [0], "ln 1/2 for the detection, 0 for each object"
+    tracker = MotionTracker()
+    step(tracker, (0, 1, PLAIN))
+    assert step(tracker, (80, 1, PLAIN)) == [1], "ln 1/2 for both, which isn't more than that"
+
+
 @pytest.mark.parametrize(
     ("found", "why"),
-    [((0.0, 2, RED), "another class"), ((10.0, 1, RED), "elsewhere"), ((6.0, 1, (-3.0, 0.0)), "other looks")],
+    [
+        ((0.0, 2, RED), "another class"),
+        ((10.0, 1, BLUE), "elsewhere, with looks of its own"),
+        ((6.0, 1, (-3.0, 0.0)), "other looks"),
+    ],
 )
 def test_what_fits_nothing_is_new(found: Detection, why: str) -> None:
     tracker = MotionTracker()

@@ -7,6 +7,8 @@ people a few pixels wide, that happens all the time. Here pairs are made best fi
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +21,10 @@ OVERLAP = 8.0
 """Weight of the IoU with where an object should be, beside the log probability that looks are the same."""
 
 LEAST_OVERLAP = 0.05
-"""An object isn't continued by what lies elsewhere, whatever it looks like."""
+"""What overlaps less lies elsewhere."""
+
+SURE = math.log(0.5)
+"""Log probability above which looks alone tell that it is the same object, wherever it lies."""
 
 NEW = -2.0
 """A detection that fits no object better than this becomes a new one."""
@@ -52,13 +57,16 @@ class MotionTracker(Tracker):
         """(n, m), how well detections fit objects: mean log probability of the looks + 8 IoU.
 
         The probability is that of an object among all and none, for a detection, and that of a detection
-        among all and none, for an object. -inf for another class and for what lies elsewhere.
+        among all and none, for an object. -inf for another class, and for what lies elsewhere if looks
+        don't speak for it.
         """
         logits = match_logits(embeddings, self.embeddings)[:, 1:]
-        looks = F.pad(logits, (1, 0)).log_softmax(1)[:, 1:] + F.pad(logits, (0, 0, 1, 0)).log_softmax(0)[1:]
-        overlap = iou(boxes, self.expected())
-        possible = (labels[:, None] == self.labels[None]) & (overlap >= LEAST_OVERLAP)
-        return torch.where(possible, looks / 2 + OVERLAP * overlap, -torch.inf)
+        of_detections = F.pad(logits, (1, 0)).log_softmax(1)[:, 1:]
+        of_objects = F.pad(logits, (0, 0, 1, 0)).log_softmax(0)[1:]
+        looks, overlap = (of_detections + of_objects) / 2, iou(boxes, self.expected())
+        same_class = labels[:, None] == self.labels[None]
+        possible = same_class & ((overlap >= LEAST_OVERLAP) | (looks > SURE))
+        return torch.where(possible, looks + OVERLAP * overlap, -torch.inf)
 
     def _continue(
         self, boxes: Tensor, labels: Tensor, scores: Tensor, embeddings: Tensor
