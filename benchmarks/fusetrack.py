@@ -43,9 +43,9 @@ from panoptube.recipes import fusetrack, track
 CONTENDERS = ("Track", "FuseTrack, DIS", "FuseTrack, FlowNet2")
 
 
-def million_numbers(*modules: nn.Module) -> float:
+def million_numbers(module: nn.Module) -> float:
     """Numbers in the weights, in millions, batch norm's statistics among them."""
-    return float(sum(value.numel() for m in modules for value in m.state_dict().values())) / 1e6
+    return float(sum(value.numel() for value in module.state_dict().values())) / 1e6
 
 
 def street(options: argparse.Namespace) -> Clip:
@@ -59,19 +59,15 @@ def serve(contender: str, threshold: float, options: argparse.Namespace, pipe: C
     network = random_network(fusetrack() if fuse else track(), options.device)
     changed = {"test_size": tuple(options.size), "score_threshold": threshold}
     network.config = network.config.model_copy(update=changed)
-    modules: list[nn.Module] = [network]
+    million = million_numbers(network)
     flow: ImageFlow = dis_image_flow
     if learned:
         flownet = FlowNet2().eval().requires_grad_(False).to(options.device)
-        modules.append(flownet)
+        million += million_numbers(flownet)
         flow = partial(network_flow, flownet)
     clip = street(options)
-    device = torch.device(options.device)
-    fast = for_inference(network, choose_dtype(options.precision, device))
-    million = million_numbers(*modules)
-    modules.clear()
-    del network
-    predictor = VideoPredictor(fast, flow=flow)
+    network = for_inference(network, choose_dtype(options.precision, torch.device(options.device)))
+    predictor = VideoPredictor(network, flow=flow)
     cuda = options.device == "cuda"
     for t in range(len(clip)):
         image = clip.image(t)

@@ -90,10 +90,7 @@ def random_network(run: RunConfig, device: str) -> VPSNet:
 def threshold_for(network: VPSNet, image: Image, wanted: int, device: str) -> float:
     """The score threshold at which nearly so many objects are left in the panoptic map; may be 0."""
     size = (image.shape[0], image.shape[1])
-    pyramid = network.backbone(torch.from_numpy(normalize(image, size))[None].to(device))
-    if network.fuse is not None:
-        at_rest = pyramid[0].new_zeros(1, 2, *pyramid[0].shape[-2:])
-        pyramid = network.fuse(pyramid, pyramid, at_rest)
+    pyramid = network.pyramid(torch.from_numpy(normalize(image, size))[None].to(device))
     semantic, rpn = network.semantic(pyramid), network.rpn(pyramid)
     own = network.config
     low, high = 0.0, 0.999

@@ -61,11 +61,11 @@ def detect(network: VPSNet, clips: list[Clip]) -> list[list[Detections]]:
 
 
 def vpq(network: VPSNet, clips: list[Clip], found: list[list[Detections]]) -> float:
-    of_clip = {id(clip): frames for clip, frames in zip(clips, found)}
+    of_clip = {clip.name: frames for clip, frames in zip(clips, found)}
 
     def follow(clip: Clip) -> Iterator[PanopticFrame]:
         predictor, blank = VideoPredictor(network), np.zeros((*clip.size, 3), np.uint8)
-        for said in of_clip[id(clip)]:
+        for said in of_clip[clip.name]:
             yield predictor.step(blank, said)
 
     return evaluate_clips(follow, clips).all.pq

@@ -216,6 +216,8 @@ def test_frames_seen_ahead_are_followed_in_order() -> None:
         ahead.detect([image(64, 128), image(64, 120)])
     with pytest.raises(ValueError, match=r"images must have one size, got \[\]"):
         ahead.detect([])
+    with pytest.raises(ValueError, match=r"found is of frames of \(64, 128\), this one has \(128, 64\)"):
+        ahead.step(image(128, 64), found[0])
 
 
 def test_memory_is_bounded_by_max_age() -> None:

@@ -171,14 +171,10 @@ def _compile(predictor: VideoPredictor, size: tuple[int, int], ahead: Ahead | No
     network = predictor.network
     if not isinstance(network, VPSNet) or predictor.legacy:
         raise UserError("only networks of panoptube train are compiled; leave out --compile")
-    threads, share = torch.get_num_threads(), 1 if ahead is None else ahead.calls
-    torch.set_num_threads(max(1, threads // share))
-    try:
-        batch = 1 if ahead is None else ahead.batch
+    batch, calls = (1, 1) if ahead is None else ahead[1:]
+    with _share_of_threads(calls):
         _, image = predictor.prepare(np.zeros((*size, 3), np.uint8))
         return str(compile_backbone(network, image.expand(batch, *image.shape[1:])))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def load_network(
@@ -416,14 +412,23 @@ def _looking(ahead: Ahead | None) -> Iterator[Callable[[Sequence[Image]], Future
 
         yield nothing
         return
-    threads, detect = torch.get_num_threads(), ahead.detect
-    # New threads have as many as this one; and it doesn't take more of them than its share, either.
-    torch.set_num_threads(max(1, threads // ahead.calls))
-    pool = ThreadPoolExecutor(ahead.calls)
+    detect = ahead.detect
+    with _share_of_threads(ahead.calls):
+        pool = ThreadPoolExecutor(ahead.calls)
+        try:
+            yield lambda images: pool.submit(detect, images)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _share_of_threads(calls: int) -> Iterator[None]:
+    """Of PyTorch's threads, for each of so many that compute at the same time: this one, and new ones."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // calls))
     try:
-        yield lambda images: pool.submit(detect, images)
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
 

@@ -87,12 +87,16 @@ class VideoPredictor:
             found: what `detect` says of it; None asks the network now.
 
         Raises:
-            ValueError: another shape or type, or a flow of another shape.
+            ValueError: another shape or type, another padded size than `detect` was given, or a flow of another
+                shape.
         """
         size = _size_of(image)
         height, width = network_size(size, self.network.config.test_size)
         if found is None:
             found = self._fused(image) if self.fuses else self.detect([image])[0]
+        seen = (4 * found.semantic.shape[1], 4 * found.semantic.shape[2])
+        if seen != padded_size((height, width)):
+            raise ValueError(f"found is of frames of {seen}, this one has {padded_size((height, width))}")
         ids = self.tracker.step(
             found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
         )
@@ -121,7 +125,7 @@ class VideoPredictor:
         size = (image.shape[0], image.shape[1])
         height, width = network_size(size, self.network.config.test_size)
         small = image if size == (height, width) else cv2.resize(image, (width, height))
-        padded = (-(-height // 32) * 32, -(-width // 32) * 32)
+        padded = padded_size((height, width))
         return small, torch.from_numpy(normalize(small, padded))[None].to(self.device)
 
     def _fused(self, image: Image) -> Detections:
@@ -154,6 +158,11 @@ def _size_of(image: NDArray[np.uint8]) -> tuple[int, int]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
     return image.shape[0], image.shape[1]
+
+
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The next multiples of 32, which the pyramid needs (dossier 2.1)."""
+    return -(-size[0] // 32) * 32, -(-size[1] // 32) * 32
 
 
 def network_size(size: tuple[int, int], test_size: tuple[int, int]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def compile_backbone(network: VPSNet, images: Tensor) -> Gain:
             if given.is_cuda:
                 torch.cuda.synchronize(given.device)
             taken.append(time.perf_counter() - begin)
-    gain = Gain(compiling, sorted(times[plain])[TRIES // 2], sorted(times[compiled])[TRIES // 2])
+    gain = Gain(compiling, median(times[plain]), median(times[compiled]))
     if gain.compiled < gain.plain:
 
         def forward(x: Tensor) -> list[Tensor]:

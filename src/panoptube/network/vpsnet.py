@@ -123,11 +123,15 @@ class VPSNet(nn.Module):
             images: all of one size.
             size: height, width without padding; None: there is none.
         """
-        pyramid = self.backbone(images)
-        if self.fuse is not None:
-            at_rest = pyramid[0].new_zeros(len(images), 2, *pyramid[0].shape[-2:])
-            pyramid = self.fuse(pyramid, pyramid, at_rest)
-        return self.detect_all(pyramid, size)
+        return self.detect_all(self.pyramid(images), size)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> P2..P6; if the network fuses, each frame fused with itself, at rest."""
+        pyramid: list[Tensor] = self.backbone(images)
+        if self.fuse is None:
+            return pyramid
+        at_rest = pyramid[0].new_zeros(len(images), 2, *pyramid[0].shape[-2:])
+        return self.fuse(pyramid, pyramid, at_rest)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def detect_all(self, pyramid: Sequence[Tensor], size: tuple[int, int] | None = None) -> list[Detections]:
