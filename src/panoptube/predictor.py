@@ -87,8 +87,8 @@ class VideoPredictor:
             found: what `detect` says of it; None asks the network now.
 
         Raises:
-            ValueError: another shape or type, another padded size than `detect` was given, or a flow of another
-                shape.
+            ValueError: another shape or type, another padded size than `detect` was given, or a flow of
+                another shape.
         """
         size = _size_of(image)
         height, width = network_size(size, self.network.config.test_size)
