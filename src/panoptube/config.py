@@ -37,7 +37,9 @@ class NetworkConfig(_Config):
     mask_convs: int = pydantic.Field(default=4, ge=1, le=64)
     """3x3 convolutions of the mask head before its upsampling."""
     match_channels: int = pydantic.Field(default=1024, ge=0, le=MOST)
-    """Width of the match head and length of its embeddings; 0 for no match head, as in Fuse."""
+    """Width of the match head and of its embeddings; 0 for no match head, as in Fuse."""
+    match_length: float = pydantic.Field(default=0.0, ge=0)
+    """L2 norm that embeddings are brought to, so that their angles alone count; 0: as they are, published."""
     fuse: bool = False
     """Join the features of the frame before, warped by optical flow, as FuseTrack and Fuse do (dossier 8)."""
     frozen_stages: int = pydantic.Field(default=1, ge=0, le=4)
@@ -54,6 +56,9 @@ class NetworkConfig(_Config):
     """A box of which more than this share is void or crowd is no negative; 1 samples them all."""
     score_threshold: float = pydantic.Field(default=0.6, ge=0, lt=1)
     """Detections need a class probability above this."""
+    weak_threshold: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """With tracker motion, what is above this, but not above score_threshold, continues objects and starts
+    none; 0: there is no such thing."""
     max_detections: int = pydantic.Field(default=100, ge=1, le=MOST)
     """Detections kept per frame."""
     stuff_area: float = pydantic.Field(default=1 / 1024, ge=0, lt=1)
@@ -82,7 +87,19 @@ class NetworkConfig(_Config):
             raise ValueError(f"test_size is {self.test_size}; its edges are 1 to {MOST} pixels")
         if self.legacy and self.tracker != "published":
             raise ValueError(f"tracker is {self.tracker}; with legacy it is published")
+        if self.weak_threshold and self.tracker != "motion":
+            raise ValueError(f"weak_threshold needs tracker motion; tracker is {self.tracker}")
+        if self.weak_threshold and self.weak_threshold >= self.score_threshold:
+            raise ValueError(
+                f"weak_threshold must be below score_threshold, {self.score_threshold}, "
+                f"got {self.weak_threshold}"
+            )
         return self
+
+    @property
+    def least_score(self) -> float:
+        """Detections have a probability above this."""
+        return self.weak_threshold or self.score_threshold
 
 
 class DataConfig(_Config):

@@ -215,7 +215,7 @@ class FrameGraph(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `roi.select`: boxes (n, 4), labels (n,) int64, scores (n,)."""
         probability = class_logits.softmax(1)
-        region, label = torch.nonzero(probability[:, 1:] > self.config.score_threshold).unbind(1)
+        region, label = torch.nonzero(probability[:, 1:] > self.config.least_score).unbind(1)
         label = label + 1
         scores = probability[region, label]
         boxes = _decode(proposals[region], deltas[region, label], ROI_STD, padded, False)

@@ -43,7 +43,7 @@ class VideoPredictor:
         self.legacy = network.config.legacy
         self.fuses = isinstance(network, VPSNet) and network.fuse is not None
         self.tracker = (
-            MotionTracker(max_age)
+            MotionTracker(max_age, network.config.score_threshold)
             if network.config.tracker == "motion"
             else Tracker(None if self.legacy else max_age, network.config.match_score)
         )
@@ -101,8 +101,8 @@ class VideoPredictor:
             found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
         )
         frame = assemble(
-            found,
-            ids,
+            found if bool((ids >= 0).all()) else _part(found, ids >= 0),
+            ids[ids >= 0],
             self.network.taxonomy,
             (height, width),
             self.network.config.stuff_area,
@@ -151,6 +151,19 @@ class VideoPredictor:
         border = (0, tensor.shape[3] - image.shape[1], 0, tensor.shape[2] - image.shape[0])
         quarter = flow_quarter(functional.pad(known, border))
         return self.network.detect_all(self.network.fuse(pyramid, reference, quarter), size)[0]
+
+
+def _part(found: Detections, which: Tensor) -> Detections:
+    """Some of the detections; `which` is (n,) bool."""
+    which = which.to(found.scores.device)
+    return Detections(
+        found.semantic,
+        found.boxes[which],
+        found.labels[which],
+        found.scores[which],
+        found.masks[which],
+        found.embeddings[which],
+    )
 
 
 def _size_of(image: NDArray[np.uint8]) -> tuple[int, int]:

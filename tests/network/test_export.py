@@ -97,9 +97,14 @@ def test_deformable_convolution_by_grid(size: tuple[int, int], kernel: int) -> N
     torch.testing.assert_close(_GridDeform(conv)(x), conv(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"match_length": 3.0, "tracker": "motion", "weak_threshold": 0.12}],
+    ids=["as published", "ours"],
+)
 @torch.no_grad()
-def test_the_graph_is_the_network() -> None:
-    network = detecting()
+def test_the_graph_is_the_network(changes: dict[str, object]) -> None:
+    network = detecting(**changes)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     frame = image(96, 160)
     expected = network(frame, (90, 150))[0]

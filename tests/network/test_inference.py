@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,8 +121,13 @@ def assert_same_video(network: VPSNet, shown: list[np.ndarray]) -> None:
             assert float((best[0] - best[1]).max()) < 1e-3
 
 
-def test_videos_have_the_same_maps_and_ids() -> None:
-    network = ready(tiny(score_threshold=0.2, test_size=(96, 160)))
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"match_length": 3.0, "tracker": "motion", "weak_threshold": 0.1}],
+    ids=["as published", "ours"],
+)
+def test_videos_have_the_same_maps_and_ids(changes: dict[str, Any]) -> None:
+    network = ready(tiny(score_threshold=0.2, test_size=(96, 160), **changes))
     assert_same_video(network, pictures(4, 96, 160))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from panoptube.network.match import MatchHead, match_logits, match_targets
+from panoptube.network.match import MatchHead, brought_to, match_logits, match_targets
 
 
 def test_logits_by_hand() -> None:
@@ -29,6 +29,31 @@ def test_head_is_two_layers_without_a_last_activation() -> None:
         hidden = [max(sum(a * x for a, x in zip(w, flat)) + b, 0) for w, b in zip(w1, b1)]
         assert row == pytest.approx([sum(a * h for a, h in zip(w, hidden)) + b for w, b in zip(w2, b2)])
     assert min(min(row) for row in found) < 0
+
+
+def test_embeddings_brought_to_a_length_keep_their_direction() -> None:
+    torch.manual_seed(0)
+    head, features = MatchHead(2, 6), torch.randn(4, 2, 7, 7)
+    plain = head(features)
+    head.length = 3.0
+    found = head(features)
+    assert found.norm(dim=1).tolist() == pytest.approx([3.0] * 4)
+    assert torch.allclose(found, plain * (3 / plain.norm(dim=1, keepdim=True)))
+    logits = match_logits(found, found)
+    assert logits[:, 1:].diagonal().tolist() == pytest.approx([9.0] * 4), "alike at their best"
+    assert logits.abs().max() <= 9 + 1e-4
+    opposite = match_logits(found, -found)[:, 1:].diagonal()
+    assert opposite.tolist() == pytest.approx([-9.0] * 4), "unlike at their worst: new is better"
+    assert head(features[:0]).shape == (0, 6)
+
+
+def test_an_embedding_of_nothing_stays_nothing_and_has_a_gradient() -> None:
+    nothing = torch.zeros(1, 6, requires_grad=True)
+    found = brought_to(nothing, 3.0)
+    found.sum().backward()
+    assert found.tolist() == [[0.0] * 6]
+    assert nothing.grad is not None
+    assert nothing.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(

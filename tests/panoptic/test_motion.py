@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from panoptube.config import NetworkConfig
-from panoptube.panoptic.motion import LEAST_OVERLAP, NEW, MotionTracker
+from panoptube.panoptic.motion import LEAST_OVERLAP, NEW, WEAK_AGE, MotionTracker, best_first
 from panoptube.panoptic.tracker import Tracker
 
 RED, BLUE, PLAIN = (3.0, 0.0), (0.0, 3.0), (0.0, 0.0)
@@ -16,12 +16,12 @@ Detection = tuple[float, int, tuple[float, float]]
 """Left edge of a box 10 wide and high, class, looks."""
 
 
-def step(tracker: Tracker, *found: Detection) -> list[int]:
+def step(tracker: Tracker, *found: Detection, scores: tuple[float, ...] | None = None) -> list[int]:
     n = len(found)
     return tracker.step(
         torch.tensor([[left, 0, left + 9, 9] for left, _, _ in found]).float().reshape(n, 4),
         torch.tensor([label for _, label, _ in found], dtype=torch.int64),
-        torch.full((n,), 0.9),
+        torch.full((n,), 0.9) if scores is None else torch.tensor(scores),
         torch.tensor([looks for _, _, looks in found]).reshape(n, 2),
     ).tolist()
 
@@ -112,6 +112,56 @@ def test_forgetting_and_clearing() -> None:
     assert step(tracker, (6, 1, RED)) == [2]
 
 
+def test_weak_detections_continue_what_nothing_better_continues_and_start_nothing() -> None:
+    tracker = MotionTracker(threshold=0.5)
+    assert step(tracker, (0, 1, RED), (80, 1, BLUE), scores=(0.9, 0.5)) == [0, -1], "0.5 isn't above 0.5"
+    assert len(tracker) == 1
+    for left in (4, 8):
+        assert step(tracker, (left, 1, RED)) == [0]
+    assert step(tracker, (12, 1, BLUE), (40, 1, BLUE), scores=(0.4, 0.3)) == [0, -1], "where it was going"
+    assert tracker.boxes.tolist() == [[12, 0, 21, 9]]
+    assert tracker.speeds.tolist() == [[4, 0]]
+    assert tracker.embeddings.tolist() == [list(RED)], "looks of what is hardly seen aren't remembered"
+    assert tracker.ages == [0]
+    assert step(tracker, (16, 1, RED), (16, 1, RED), scores=(0.9, 0.4)) == [0, -1], "the better one has it"
+
+
+@pytest.mark.parametrize(
+    ("weak", "expected"),
+    [
+        ((3, 1, RED), [0]),  # IoU 7 of 13
+        ((4, 1, RED), [-1]),  # 6 of 14: looks don't help
+        ((0, 2, RED), [-1]),  # another class
+    ],
+)
+def test_what_a_weak_detection_continues(weak: Detection, expected: list[int]) -> None:
+    tracker = MotionTracker(threshold=0.5)
+    step(tracker, (0, 1, RED))
+    assert step(tracker, weak, scores=(0.4,)) == expected
+
+
+@pytest.mark.parametrize(("missed", "expected"), [(WEAK_AGE, [0]), (WEAK_AGE + 1, [-1])])
+def test_weak_detections_bridge_short_gaps_only(missed: int, expected: list[int]) -> None:
+    tracker = MotionTracker(threshold=0.5)
+    step(tracker, (0, 1, RED))
+    for _ in range(missed):
+        assert step(tracker) == []
+    assert step(tracker, (0, 1, RED), scores=(0.4,)) == expected
+
+
+def test_without_objects_weak_detections_are_nothing() -> None:
+    tracker = MotionTracker(threshold=0.5)
+    assert step(tracker, (0, 1, RED), (40, 1, RED), scores=(0.4, 0.4)) == [-1, -1]
+    assert (len(tracker), tracker.next_id) == (0, 0)
+
+
+def test_pairs_are_made_best_first() -> None:
+    fit = torch.tensor([[5.0, 9, -torch.inf], [8, 10, 1]])
+    assert best_first(fit, 4.0) == [(1, 1), (0, 0)]
+    assert best_first(fit, 5.0) == [(1, 1)], "5 isn't more than 5"
+    assert best_first(fit[:0], 0.0) == best_first(fit[:, :0], 0.0) == []
+
+
 def test_random_scenes_are_matched_one_to_one_and_completely() -> None:
     random = torch.Generator().manual_seed(0)
     tracker = MotionTracker(max_age=3)
@@ -144,3 +194,20 @@ def test_random_scenes_are_matched_one_to_one_and_completely() -> None:
 def test_the_published_behaviour_has_the_published_tracker() -> None:
     with pytest.raises(ValueError, match="tracker is motion; with legacy it is published"):
         NetworkConfig(legacy=True, tracker="motion")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weak_threshold": 0.3}, "weak_threshold needs tracker motion"),
+        ({"weak_threshold": 0.6, "tracker": "motion"}, "must be below score_threshold, 0.6, got 0.6"),
+    ],
+)
+def test_weak_thresholds_that_say_nothing(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NetworkConfig.model_validate(settings)
+
+
+def test_detections_are_above_the_lower_of_the_thresholds() -> None:
+    assert NetworkConfig(score_threshold=0.5).least_score == 0.5
+    assert NetworkConfig(score_threshold=0.5, weak_threshold=0.3, tracker="motion").least_score == 0.3

@@ -26,7 +26,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from panoptube.errors import UserError
 from panoptube.network.backbone import STRIDES
 from panoptube.network.deform import jit, sampled_conv2d
-from panoptube.network.match import MatchHead
+from panoptube.network.match import MatchHead, brought_to
 from panoptube.network.roi import BOX_SIZE, BoxHead, MaskHead, pool, roi_levels
 from panoptube.network.rpn import RegionProposals, RpnOutput
 from panoptube.network.semantic import DeformableBlock, SemanticHead
@@ -361,11 +361,11 @@ class _Matching(nn.Module):
     def __init__(self, head: MatchHead, dtype: torch.dtype) -> None:
         super().__init__()
         self.fc1 = _first_layer(head.fc1, head.fc1.in_features // BOX_SIZE**2, dtype)
-        self.fc2 = head.fc2
+        self.fc2, self.length = head.fc2, head.length
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, C, 7, 7) -> (R, D) embeddings, float32."""
-        return self.fc2(relu_(self.fc1(_flat(features))).float())  # type: ignore[no-any-return]
+        return brought_to(self.fc2(relu_(self.fc1(_flat(features))).float()), self.length)
 
 
 class _Masks(nn.Module):

@@ -169,7 +169,7 @@ class VPSNet(nn.Module):
             class_logits,
             deltas,
             padded,
-            self.config.score_threshold,
+            self.config.least_score,
             self.config.max_detections,
             self.config.legacy,
         )
@@ -330,6 +330,10 @@ def vpsnet(config: NetworkConfig, taxonomy: Taxonomy) -> VPSNet:
         semantic=SemanticHead(
             config.channels, config.semantic_channels, config.semantic_groups, len(taxonomy)
         ),
-        matching=MatchHead(config.channels, config.match_channels) if config.match_channels else None,
+        matching=(
+            MatchHead(config.channels, config.match_channels, config.match_length)
+            if config.match_channels
+            else None
+        ),
         fuse=FuseNeck(config.channels, config.legacy) if config.fuse else None,
     )

@@ -3,6 +3,9 @@
 `tracker.Tracker` is the published one. It lets each detection choose its object alone, so of two that want
 the same one the other becomes new, although its own object is there; and where looks tell little, as of
 people a few pixels wide, that happens all the time. Here pairs are made best first, one to one.
+
+Detections that the network isn't sure of start no object, but continue one that nothing better continues
+(after ByteTrack, Zhang et al., ECCV 2022): half hidden, an object is still where it was going.
 """
 
 from __future__ import annotations
@@ -33,24 +36,42 @@ INERTIA = 0.5
 """Share of the earlier speed in the present one."""
 
 
+WEAK_OVERLAP = 0.5
+"""Least IoU of a weak detection with where the object that it continues should be."""
+
+WEAK_AGE = 3
+"""Objects that weren't seen for more frames than this aren't continued by weak detections."""
+
+
 class MotionTracker(Tracker):
     """Gives the detections of one video their ids; each object goes on as fast as it was last.
 
     Args:
         max_age: objects that no detection continued for this many frames are forgotten.
+        threshold: detections with a score not above this are weak.
     """
 
-    def __init__(self, max_age: int | None = 30) -> None:
+    def __init__(self, max_age: int | None = 30, threshold: float = 0.0) -> None:
         super().__init__(max_age)
+        self.threshold = threshold
         self.speeds = torch.zeros(0, 2)
 
     def clear(self) -> None:
         super().clear()
         self.speeds = torch.zeros(0, 2)
 
-    def expected(self) -> Tensor:
-        """(m, 4), where the objects in memory should be in the next frame."""
-        ahead = torch.tensor([age + 1 for age in self.ages], dtype=self.boxes.dtype)
+    def step(self, boxes: Tensor, labels: Tensor, scores: Tensor, embeddings: Tensor) -> Tensor:
+        """As `Tracker.step`; weak detections that continue nothing have the id -1."""
+        strong = torch.nonzero(scores > self.threshold)[:, 0]
+        weak = torch.nonzero(scores <= self.threshold)[:, 0]
+        ids = torch.full((len(boxes),), -1, dtype=torch.int64)
+        ids[strong] = super().step(boxes[strong], labels[strong], scores[strong], embeddings[strong])
+        ids[weak] = self._continue_weakly(boxes[weak], labels[weak])
+        return ids
+
+    def expected(self, later: int = 1) -> Tensor:
+        """(m, 4), where the objects in memory should be so many frames after the present one."""
+        ahead = torch.tensor([age + later for age in self.ages], dtype=self.boxes.dtype)
         return self.boxes + (self.speeds * ahead[:, None]).repeat(1, 2)
 
     def fit(self, boxes: Tensor, labels: Tensor, embeddings: Tensor) -> Tensor:
@@ -74,21 +95,35 @@ class MotionTracker(Tracker):
         fit = self.fit(boxes, labels, embeddings)
         result = [-1] * len(boxes)
         self.boxes, self.embeddings = self.boxes.clone(), self.embeddings.clone()
-        self.speeds = self.speeds.clone()
-        taken: set[int] = set()
-        for place in fit.flatten().argsort(descending=True, stable=True).tolist():
-            i, k = divmod(place, len(self.ids))
-            if not fit[i, k] > NEW:
-                break
-            if result[i] >= 0 or k in taken:
-                continue
-            taken.add(k)
+        for i, k in best_first(fit, NEW):
             result[i] = self.ids[k]
-            moved = (boxes[i] - self.boxes[k]).view(2, 2).mean(0) / (self.ages[k] + 1)
-            at_first = not bool(self.speeds[k].any())
-            self.speeds[k] = moved if at_first else INERTIA * self.speeds[k] + (1 - INERTIA) * moved
-            self.boxes[k], self.embeddings[k] = boxes[i], embeddings[i]
+            self._move(k, boxes[i], self.ages[k] + 1)
+            self.embeddings[k] = embeddings[i]
         return [i for i, known in enumerate(result) if known < 0], result
+
+    def _continue_weakly(self, boxes: Tensor, labels: Tensor) -> Tensor:
+        """Ids, or -1, of weak detections, after the others have theirs; looks of such detections tell little,
+        and aren't remembered."""
+        ids = torch.full((len(boxes),), -1, dtype=torch.int64)
+        if len(boxes) == 0 or not self.ids:
+            return ids
+        ages = torch.tensor(self.ages)
+        possible = (labels[:, None] == self.labels[None]) & (ages > 0) & (ages <= WEAK_AGE + 1)
+        overlap = iou(boxes, self.expected(later=0))
+        self.boxes = self.boxes.clone()
+        for i, k in best_first(torch.where(possible, overlap, -torch.inf), WEAK_OVERLAP):
+            ids[i] = self.ids[k]
+            self._move(k, boxes[i], self.ages[k])
+            self.ages[k] = 0
+        return ids
+
+    def _move(self, k: int, box: Tensor, frames: int) -> None:
+        """Object k is at `box`, so many frames after it was seen last."""
+        moved = (box - self.boxes[k]).view(2, 2).mean(0) / frames
+        at_first = not bool(self.speeds[k].any())
+        self.speeds = self.speeds.clone()
+        self.speeds[k] = moved if at_first else INERTIA * self.speeds[k] + (1 - INERTIA) * moved
+        self.boxes[k] = box
 
     def _add(self, boxes: Tensor, labels: Tensor, embeddings: Tensor) -> None:
         super()._add(boxes, labels, embeddings)
@@ -97,3 +132,19 @@ class MotionTracker(Tracker):
     def _keep(self, which: list[int]) -> None:
         super()._keep(which)
         self.speeds = self.speeds[which]
+
+
+def best_first(fit: Tensor, above: float) -> list[tuple[int, int]]:
+    """(n, m) -> pairs of row and column, one to one, largest first, all larger than `above`."""
+    pairs: list[tuple[int, int]] = []
+    rows: set[int] = set()
+    columns: set[int] = set()
+    for place in fit.flatten().argsort(descending=True, stable=True).tolist():
+        i, k = divmod(place, fit.shape[1])
+        if not fit[i, k] > above:
+            break
+        if i not in rows and k not in columns:
+            rows.add(i)
+            columns.add(k)
+            pairs.append((i, k))
+    return pairs
