@@ -16,6 +16,7 @@ from panoptube.data.transforms import MEAN, normalize
 from panoptube.flow.flownet2 import flow_quarter
 from panoptube.flow.images import ImageFlow, dis_image_flow
 from panoptube.network.exported import ExportedNetwork
+from panoptube.network.panoptic import prune
 from panoptube.network.vpsnet import Detections, VPSNet
 from panoptube.panoptic.assemble import assemble
 from panoptube.panoptic.frame import PanopticFrame
@@ -97,12 +98,18 @@ class VideoPredictor:
         seen = (4 * found.semantic.shape[1], 4 * found.semantic.shape[2])
         if seen != padded_size((height, width)):
             raise ValueError(f"found is of frames of {seen}, this one has {padded_size((height, width))}")
+        motion = isinstance(self.tracker, MotionTracker)
+        if motion:  # what better ones cover would be an object of its own, and the two would change ids
+            visible, _ = prune(found.masks, found.boxes, found.labels, found.scores, seen, legacy=False)
+            found = _part(found, visible)
         ids = self.tracker.step(
             found.boxes.cpu(), found.labels.cpu(), found.scores.cpu(), found.embeddings.cpu()
         )
+        if motion:
+            found, ids = _part(found, torch.nonzero(ids >= 0)[:, 0]), ids[ids >= 0]
         frame = assemble(
-            found if bool((ids >= 0).all()) else _part(found, ids >= 0),
-            ids[ids >= 0],
+            found,
+            ids,
             self.network.taxonomy,
             (height, width),
             self.network.config.stuff_area,
@@ -154,7 +161,7 @@ class VideoPredictor:
 
 
 def _part(found: Detections, which: Tensor) -> Detections:
-    """Some of the detections; `which` is (n,) bool."""
+    """Those of the detections that are at the places `which`, (k,) int64."""
     which = which.to(found.scores.device)
     return Detections(
         found.semantic,

@@ -68,7 +68,7 @@ def test_fit() -> None:
     fit = tracker.fit(boxes, torch.tensor([1]), torch.tensor([RED]))
     # Logits 9, 0 and 9 beside 0 for none; each column has the detection alone, beside 0 for none.
     row, column = log(exp(9) / (2 * exp(9) + 2)), log(exp(9) / (exp(9) + 1))
-    assert fit[0].tolist() == pytest.approx([(row + column) / 2 + 8 * 5 / 15, -torch.inf, -torch.inf])
+    assert fit[0].tolist() == pytest.approx([(row + column) / 2 + 4 * 5 / 15, -torch.inf, -torch.inf])
 
 
 def test_looks_bridge_a_jump_if_they_speak_for_it() -> None:

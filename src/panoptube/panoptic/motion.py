@@ -20,7 +20,7 @@ from panoptube.network.boxes import iou
 from panoptube.network.match import match_logits
 from panoptube.panoptic.tracker import Tracker
 
-OVERLAP = 8.0
+OVERLAP = 4.0
 """Weight of the IoU with where an object should be, beside the log probability that looks are the same."""
 
 LEAST_OVERLAP = 0.05
@@ -75,7 +75,7 @@ class MotionTracker(Tracker):
         return self.boxes + (self.speeds * ahead[:, None]).repeat(1, 2)
 
     def fit(self, boxes: Tensor, labels: Tensor, embeddings: Tensor) -> Tensor:
-        """(n, m), how well detections fit objects: mean log probability of the looks + 8 IoU.
+        """(n, m), how well detections fit objects: mean log probability of the looks + 4 IoU.
 
         The probability is that of an object among all and none, for a detection, and that of a detection
         among all and none, for an object. -inf for another class, and for what lies elsewhere if looks
