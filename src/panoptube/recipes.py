@@ -173,7 +173,7 @@ def tiny_streets() -> RunConfig:
 
 
 def tiny() -> RunConfig:
-    """What the weights that come with panoptube were before `streets-real`: two pairs of streets for each of a labelled video.
+    """Two pairs of streets for each of a labelled video; `streets-real` goes on from its weights.
 
     Set data.root to the labelled videos.
     """
@@ -213,7 +213,8 @@ def tiny_siamtrack_streets() -> RunConfig:
 def streets_real() -> RunConfig:
     """SiamTrack on streets and labelled real videos, ten to seven, for labels that aren't exact.
 
-    Goes on from weights of `tiny`; made the weights that come with panoptube. Set data.root to the labelled videos; their flow is computed by DIS.
+    Goes on from weights of `tiny`, and made the weights that come with panoptube. Set data.root to the
+    labelled videos; their flow is computed by DIS.
     """
     run = tiny_siamtrack_streets()
     data = {
