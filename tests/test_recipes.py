@@ -77,13 +77,13 @@ def test_siamtrack_is_track_on_both_frames() -> None:
 def test_new_options_change_no_other_recipe() -> None:
     for name, make in RECIPES.items():
         run = make()
-        new = (run.network.ignore_untrusted, run.data.degrade, run.data.paste)
-        assert (new == (1, 0, 0)) == (name != "streets-real")
+        new = (run.network.ignore_untrusted, run.network.match_length, run.data.degrade, run.data.paste)
+        assert (new == (1, 0, 0, 0)) == (name != "streets-real")
     real = streets_real()
-    assert real.data.videos == real.data.streets
+    assert 0 < real.data.videos < real.data.streets
     assert real.siamese == tiny_siamtrack_streets().siamese
-    kept = tiny_streets().network.model_copy(update={"ignore_untrusted": 0.5, **FOR_ANYBODY})
-    assert real.network == kept, "so that tiny's weights fit"
+    own = {"ignore_untrusted": 0.5, "match_length": 3.0, **FOR_ANYBODY}
+    assert real.network == tiny_streets().network.model_copy(update=own), "so that tiny's weights fit"
 
 
 def test_recipes_of_viper_differ_in_the_data_alone() -> None:

@@ -200,7 +200,8 @@ def test_predict_with_the_file(shipped: dict[str, Path], tmp_path: Path) -> None
     assert len(a) == len(b) == 4
     for x, y in zip(a, b):
         assert x.frame().scores.keys() == y.frame().scores.keys()
-        assert (x.frame().semantic != y.frame().semantic).mean() < 1e-3
+        # Of two overlapping proposals with one and the same score, either may be taken first.
+        assert (x.frame().semantic != y.frame().semantic).mean() < 0.01
     for option, said in (
         (("--flow", tmp_path / "x"), "leave out"),
         (("--device", "cuda"), "runs on the CPU"),
