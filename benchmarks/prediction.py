@@ -17,7 +17,6 @@ from collections import Counter
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -61,7 +60,7 @@ def main() -> None:
 
     def step(image: Image, found: Detections | None = None) -> PanopticFrame:
         frame = predictor.step(image, found)
-        seen.update(np.unique(frame.instance).tolist())
+        seen.update(frame.tracks())
         memory.append(resident_mib())
         return frame
 
@@ -85,7 +84,7 @@ def main() -> None:
         "frames": done.frames,
         "frames_per_second": done.fps,
         "tracks": done.tracks,
-        f"tracks_of_{LONG}_frames": sum(n >= LONG for track, n in seen.items() if track),
+        f"tracks_of_{LONG}_frames": sum(n >= LONG for n in seen.values()),
         f"resident_mib_frame_{early + 1}": memory[early],
         f"resident_mib_frame_{late + 1}": memory[late],
         "resident_ratio": memory[late] / memory[early],

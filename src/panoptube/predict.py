@@ -356,7 +356,7 @@ def _run(
 
         def file(name: str, frame: PanopticFrame, shown: float, cut: bool) -> None:
             panoptic.write(name, frame, shown, cut)
-            tracks.update(np.unique(frame.instance).tolist())
+            tracks.update(frame.tracks())
             void.append(float((frame.semantic == VOID).mean()))
 
         task = bar.add_task("predict", total=total)
@@ -397,7 +397,7 @@ def _run(
                 raise
         for future in written:
             future.result()
-    return count, len(tracks - {0}), cuts, sum(void) / max(len(void), 1)
+    return count, len(tracks), cuts, sum(void) / max(len(void), 1)
 
 
 @contextmanager

@@ -158,3 +158,10 @@ def test_segments_crowd_same_id_of_two_classes_and_large_ids() -> None:
 def test_segments_of_void_are_none() -> None:
     assert frame(["..", ".."], ["00", "00"]).segments() == []
     assert frame(["..", ".."], ["00", "00"]).size == (2, 2)
+
+
+def test_tracks() -> None:
+    assert frame(["rccc", "cccr"], ["0730", "7770"]).tracks() == [3, 7]
+    assert frame(["rr"], ["00"]).tracks() == []
+    empty = PanopticFrame(np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32))
+    assert empty.tracks() == []

@@ -361,7 +361,7 @@ def _write(clip: Clip, folder: Path) -> dict[str, Any]:
         image, truth = clip.image(t), clip.read_truth(t)
         save_picture(folder / "img" / f"{t:06d}.jpg", image)
         save_picture(folder / "label" / f"{t:06d}.png", encode_label(truth, clip.taxonomy))
-        ids |= set(np.unique(truth.instance).tolist()) - {0}
+        ids.update(truth.tracks())
         void += int((truth.semantic == VOID).sum())
     height, width = clip.size
     return {

@@ -209,6 +209,11 @@ class PanopticFrame:
                 f"track id {self.instance[y, x]} at row {y}, column {x} lies on {where}; only things have ids"
             )
 
+    def tracks(self) -> list[int]:
+        """The track ids that have a pixel, ascending."""
+        starts = find_runs(self.instance).starts
+        return [track for track in np.unique(self.instance.ravel()[starts]).tolist() if track]
+
     def segments(self) -> list[Segment]:
         """The segments of the frame, by class, then id; void is none. Crowd is a thing class with id 0."""
         starts, lengths = find_runs(self.semantic, self.instance)
