@@ -33,6 +33,7 @@ from panoptube.metrics.table import compare_frames
 from panoptube.metrics.tc import TC
 from panoptube.metrics.tracking import Tracking
 from panoptube.metrics.vpq import VPQ
+from panoptube.network.inference import for_inference
 from panoptube.network.vpsnet import VPSNet
 from panoptube.network.weights import load_weights
 from panoptube.panoptic.frame import PanopticFrame, Taxonomy
@@ -168,8 +169,7 @@ def main() -> None:
     results: dict[str, Evaluation] = {}
     for weights in arguments.weights:
         name = weights.stem if weights.stem != "weights" else weights.parent.name
-        network, _ = load_weights(weights)
-        results[name], sheet = score(network, clips)
+        results[name], sheet = score(for_inference(load_weights(weights)[0]), clips)
         png = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))[1]
         write_picture(arguments.out / f"{name}.png", png.tobytes())
         table = markdown({n: figures(r) for n, r in results.items()}, counted)
