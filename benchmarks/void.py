@@ -37,7 +37,7 @@ from panoptube.video import open_video
 from panoptube.view.overlay import overlay
 from panoptube.view.results import write_picture
 
-BELOW = (0.0, 0.5, 0.6, 0.65, 0.7, 0.75)
+BELOW = (0.0, 0.5, 0.55, 0.6, 0.65, 0.7)
 WIDTH = 360
 """Of one picture of the sheet, in pixels."""
 

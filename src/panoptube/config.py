@@ -64,7 +64,7 @@ class NetworkConfig(_Config):
     stuff_area: float = pydantic.Field(default=1 / 1024, ge=0, lt=1)
     """Stuff that covers less of a frame, under legacy of 1024x2048 pixels, becomes void (dossier 6.3)."""
     void_below: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Stuff becomes void where the best class has a smaller probability, on average around it; 0: never."""
+    """What becomes void: where the best class has a smaller probability, on average around it; 0: nothing."""
     tracker: Literal["published", "motion"] = "published"
     """Which detection continues which object: as published, or one to one, where objects are going."""
     match_score: bool = True

@@ -12,7 +12,7 @@ from panoptube.errors import UserError
 TEMPORAL = {"contrast_classes": 1.0, "contrast_instances": 1.0, "warp": 1.0, "tube": 1.0}
 """Weights of SiamTrack's losses; the paper states none (dossier 9.4, S23)."""
 
-FOR_ANYBODY = {"void_below": 0.6, "tracker": "motion", "weak_threshold": 0.3}
+FOR_ANYBODY = {"void_below": 0.55, "tracker": "motion", "weak_threshold": 0.3}
 """Of weights for anybody's video: what each costs on streets and gains elsewhere is in docs/weights.md."""
 
 

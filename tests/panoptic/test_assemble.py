@@ -8,7 +8,7 @@ import torch
 
 from panoptube.config import NetworkConfig
 from panoptube.network.vpsnet import Detections
-from panoptube.panoptic.assemble import Unified, assemble, index_map, unify, winners
+from panoptube.panoptic.assemble import Unified, _probability, assemble, index_map, unify, winners
 from panoptube.panoptic.frame import VOID, Category, PanopticFrame, Taxonomy
 
 FOUR = Taxonomy(
@@ -173,7 +173,7 @@ def test_assemble() -> None:
 
 
 def test_stuff_of_a_small_probability_becomes_void() -> None:
-    """Road is 0.39 sure on the left half, 0.99 on the right one; a thing on the left stays."""
+    """Road is 0.39 sure on the left half, 0.99 on the right one; a thing on the left goes with it."""
     a = [4, 8, 19, 23]
     found = with_semantics(detections([list(map(float, a))], [CAR], [0.9]), a, CAR)
     found.semantic[0, :, 8:] += 5
@@ -185,21 +185,41 @@ def test_stuff_of_a_small_probability_becomes_void() -> None:
 
     plain, half, all_void = (labelled(p) for p in (0.0, 0.8, 0.999))
     assert VOID not in plain.semantic
+    assert plain.tracks() == [8]
     for frame in (half, all_void):
-        assert np.array_equal(frame.instance, plain.instance)
-        assert (frame.semantic[frame.instance > 0] == 2).all()
-        assert frame.scores == plain.scores
+        assert frame.tracks() == []
+        assert frame.scores == {}
         kept = frame.semantic != VOID
         assert np.array_equal(frame.semantic[kept], plain.semantic[kept])
     # A quarter of the width is 4 of 16 columns: from two left of the border on, half of them are sure.
     assert (half.semantic[2, :24] == VOID).all()
     assert (half.semantic[:, 40:] == 0).all()
-    assert set(np.unique(all_void.semantic)) == {2, VOID}
+    assert set(np.unique(all_void.semantic)) == {VOID}
     # Stuff that is too small without what became void goes, too.
     before, after = (float((frame.semantic == 0).mean()) for frame in (plain, half))
     assert before > after > 0
     assert 0 in labelled(0.0, (before + after) / 2).semantic
     assert 0 not in labelled(0.8, (before + after) / 2).semantic
+
+
+def test_an_object_becomes_void_by_its_mean() -> None:
+    """It lies on both sides of the border between what is sure and what isn't: all of it stays, or none."""
+    box = [24, 8, 43, 23]
+    found = with_semantics(detections([list(map(float, box))], [CAR], [0.9]), box, CAR)
+    found.semantic[2, :, 8:] += 5
+    seen = []
+    for below in np.linspace(0.01, 0.99, 50):
+        frame = assemble(found, torch.tensor([7]), FOUR, (HEIGHT, WIDTH), 0.0, False, void_below=float(below))
+        seen.append(int((frame.instance == 8).sum()))
+        assert (frame.semantic[frame.instance == 8] == 2).all()
+        assert (frame.scores == {8: pytest.approx(0.9)}) == (seen[-1] > 0)
+    assert seen[0] > 0
+    assert set(seen) == {0, seen[0]}
+    assert sorted(seen, reverse=True) == seen
+    probability = _probability(found.semantic, (HEIGHT, WIDTH))
+    last = np.linspace(0.01, 0.99, 50)[np.flatnonzero(seen)[-1]]
+    first = assemble(found, torch.tensor([7]), FOUR, (HEIGHT, WIDTH), 0.0, False).instance == 8
+    assert last <= probability[first].mean() < last + 0.02
 
 
 def test_a_sure_spot_among_what_is_unsure_becomes_void_and_an_unsure_one_stays() -> None:

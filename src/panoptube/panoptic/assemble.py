@@ -266,6 +266,17 @@ def _probability(semantic: Tensor, size: tuple[int, int]) -> NDArray[np.float32]
     return full[: size[0], : size[1]]
 
 
+def _unsure(probability: NDArray[np.float32], number: NDArray[np.int32], below: float) -> NDArray[np.bool_]:
+    """(H, W) each: of stuff, whose number is 0, pixel by pixel; of an object all or nothing, by its mean."""
+    pixels = np.flatnonzero(number)
+    of_pixel = number.ravel()[pixels]
+    sums = np.bincount(of_pixel, probability.ravel()[pixels])
+    unsure: NDArray[np.bool_] = probability < below
+    if len(pixels):
+        unsure.ravel()[pixels] = (sums < below * np.bincount(of_pixel))[of_pixel]
+    return unsure
+
+
 def assemble(
     detections: Detections,
     ids: Tensor,
@@ -291,7 +302,7 @@ def assemble(
         legacy: as published, defects included.
         number: of the frame in its video, from 0.
         void_below: stuff becomes void where the probability of the best class, averaged over what is `AROUND`
-            it, is smaller; not with `legacy`.
+            it, is smaller, and an object where it is on average over the object; not with `legacy`.
     """
     height, width = size
     semantic: NDArray[np.integer[Any]]
@@ -313,8 +324,9 @@ def assemble(
         instance[things & (instance == 0)] = BYTES + number
         values = np.where(values % BYTES, values % BYTES, BYTES + number)
     elif void_below > 0:
-        unsure = _probability(detections.semantic, size) < void_below
-        unified.semantic[unsure & (instance == 0)] = VOID
+        unsure = _unsure(_probability(detections.semantic, size), unified.number, void_below)
+        unified.semantic[unsure] = VOID
+        instance[unsure] = 0
         counts = np.bincount(unified.semantic.ravel(), minlength=taxonomy.num_stuff)[: taxonomy.num_stuff]
         left = np.append(np.arange(255), VOID).astype(np.uint8)
         left[: taxonomy.num_stuff][counts < area] = VOID
