@@ -272,8 +272,7 @@ def _unsure(probability: NDArray[np.float32], number: NDArray[np.int32], below: 
     of_pixel = number.ravel()[pixels]
     sums = np.bincount(of_pixel, probability.ravel()[pixels])
     unsure: NDArray[np.bool_] = probability < below
-    if len(pixels):
-        unsure.ravel()[pixels] = (sums < below * np.bincount(of_pixel))[of_pixel]
+    unsure.flat[pixels] = (sums < below * np.bincount(of_pixel))[of_pixel]
     return unsure
 
 
