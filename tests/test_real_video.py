@@ -77,6 +77,7 @@ def test_command_line(
 ) -> None:
     monkeypatch.setattr(real_video, "read_labelled_videos", lambda root, split: [CLIP])
     monkeypatch.setattr(real_video, "load_weights", lambda path: (path, None))
+    monkeypatch.setattr(real_video, "for_inference", lambda network: network)
     monkeypatch.setattr(real_video, "VideoPredictor", lambda network: Told(network.parent.name == "new"))
     files = ["old/tiny.safetensors", "new/weights.safetensors"]
     monkeypatch.setattr(
