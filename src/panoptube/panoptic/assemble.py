@@ -10,6 +10,7 @@ at a time: channels are enlarged and compared while they are in the cache, and i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,7 +24,6 @@ from panoptube.network.panoptic import panoptic_logits, prune, uncovered
 from panoptube.network.semantic import full_size
 from panoptube.network.vpsnet import Detections
 from panoptube.panoptic.frame import VOID, PanopticFrame, Taxonomy
-from panoptube.panoptic.runs import find_runs
 
 CITYSCAPES_PIXELS = 1024 * 2048
 """Of a Cityscapes frame; `legacy` takes `stuff_area` as a share of them, whatever the frame's size."""
@@ -330,7 +330,8 @@ def assemble(
         left = np.append(np.arange(255), VOID).astype(np.uint8)
         left[: taxonomy.num_stuff][counts < area] = VOID
         unified.semantic[:] = left[unified.semantic]
-    present = set(np.unique(instance.ravel()[find_runs(instance).starts]).tolist())
+    frame = PanopticFrame(unified.semantic, instance)
+    present = set(frame.tracks())
     # The best last: it is the one that stays where bytes make one id of several.
     pairs = zip(values[::-1].tolist(), detections.scores.cpu()[kept].tolist()[::-1])
-    return PanopticFrame(unified.semantic, instance, {i: score for i, score in pairs if i in present})
+    return replace(frame, scores={i: score for i, score in pairs if i in present})
