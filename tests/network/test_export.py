@@ -190,7 +190,8 @@ def test_a_video_has_the_same_ids(format: str, shipped: dict[str, Path]) -> None
 
 
 def test_predict_with_the_file(shipped: dict[str, Path], tmp_path: Path) -> None:
-    film, clip = tmp_path / "film.mp4", street_clip(7, frames=4, size=(128, 256))
+    # Not street 7: two of its overlapping proposals have one and the same score, and either may come first.
+    film, clip = tmp_path / "film.mp4", street_clip(5, frames=4, size=(128, 256))
     with write_video(film, 10, (128, 256)) as write:
         for t in range(4):
             write(clip.image(t))
@@ -200,8 +201,7 @@ def test_predict_with_the_file(shipped: dict[str, Path], tmp_path: Path) -> None
     assert len(a) == len(b) == 4
     for x, y in zip(a, b):
         assert x.frame().scores.keys() == y.frame().scores.keys()
-        # Of two overlapping proposals with one and the same score, either may be taken first.
-        assert (x.frame().semantic != y.frame().semantic).mean() < 0.01
+        assert (x.frame().semantic != y.frame().semantic).mean() < 1e-3
     for option, said in (
         (("--flow", tmp_path / "x"), "leave out"),
         (("--device", "cuda"), "runs on the CPU"),
